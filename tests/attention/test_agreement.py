@@ -27,7 +27,7 @@ def ranks(layers: int, blocks: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("length", [1, 16, 17, 160, 171])
-def test_what_stays_and_what_is_dropped_is_all(length: int) -> None:
+def test_kept_and_dropped_positions_cover_the_prompt(length: int) -> None:
     agreement = Agreement(METHOD, 3, length, "torch")
     for rank in ranks(3, -(-length // 16)):
         agreement.add(rank)
@@ -40,7 +40,7 @@ def test_what_stays_and_what_is_dropped_is_all(length: int) -> None:
     assert bool(dropped) is (length > 16)
 
 
-def test_nobody_knows_before_the_last_layer_has_read_the_prompt() -> None:
+def test_nothing_is_chosen_before_the_last_layer() -> None:
     agreement = Agreement(METHOD, 3, 160, "torch")
     for rank in ranks(2, 10):
         agreement.add(rank)
@@ -52,7 +52,7 @@ def test_nobody_knows_before_the_last_layer_has_read_the_prompt() -> None:
     assert agreement.kept(2).length == 160
 
 
-def test_memories_of_layers_that_read_the_same_keep_the_same() -> None:
+def test_equal_layers_keep_the_same() -> None:
     handed, read = dict[object, object](), []
     memories = [Memory(METHOD, Layer(number, 3), "torch") for number in range(3)]
     for number, memory in enumerate(memories):
@@ -69,7 +69,7 @@ def test_memories_of_layers_that_read_the_same_keep_the_same() -> None:
     assert len({str(index.pages.tolist()) for index in alone}) > 1
 
 
-def test_all_layers_of_a_model_keep_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_layers_of_a_model_keep_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each sequence of a batch its own."""
     made, own = list[Kept](), Kept.alike
 

@@ -54,7 +54,7 @@ def test_each_method_acts_in_its_phase(name: str, methods: tuple[Any, ...]) -> N
         ("near", None, {"near.near": 3}, (Near(near=3),)),
     ],
 )  # fmt: skip
-def test_parameters_go_to_their_methods(
+def test_parameters_reach_their_methods(
     name: str, sparsity: float | None, arguments: dict[str, Any], methods: tuple[Method, ...]
 ) -> None:
     assert Attention.parse(name, sparsity=sparsity, arguments=arguments).methods == methods
@@ -74,7 +74,7 @@ def test_parameters_go_to_their_methods(
          {"method": "near+theirs", "sparsity": 0.95, "arguments": {"theirs.page": 8}}),
     ],
 )  # fmt: skip
-def test_it_is_written_and_read_back_as_itself(attention: Attention, label: str, recorded: dict[str, Any]) -> None:
+def test_it_survives_a_round_trip(attention: Attention, label: str, recorded: dict[str, Any]) -> None:
     """Also where its methods are not installed."""
     assert to_builtins(attention) == recorded
     assert convert(recorded, Attention, "run.json") == attention
@@ -85,7 +85,7 @@ def test_it_is_written_and_read_back_as_itself(attention: Attention, label: str,
     ("changed", "field"),
     [({"method": ""}, "method"), ({"sparsity": 1.0}, "sparsity"), ({"arguments": None}, "arguments"), ({"x": 1}, "x")],
 )
-def test_a_record_of_another_form_is_refused(changed: dict[str, Any], field: str) -> None:
+def test_an_invalid_record_is_refused(changed: dict[str, Any], field: str) -> None:
     with pytest.raises(DataError, match=f"run.json: .*{field}"):
         convert({"method": "near", "sparsity": 0.5, "arguments": {}} | changed, Attention, "run.json")
 
@@ -118,7 +118,7 @@ def test_two_methods_of_one_phase_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("sparsity", [1.0, 1.5, -0.1, "half", True, float("nan")])
-def test_sparsity_is_a_share_below_one(sparsity: Any) -> None:
+def test_sparsity_must_be_below_one(sparsity: Any) -> None:
     with pytest.raises(UsageError, match="from 0 up to, not including, 1") as error:
         Attention.parse("near+loud", sparsity=sparsity)
     assert error.value.field == "sparsity"
@@ -140,7 +140,7 @@ def test_dense_attention_takes_no_sparsity() -> None:
         ("dense", "near", "belongs to no method in 'dense'; write none: dense attention takes none"),
     ],
 )
-def test_an_argument_of_no_method_is_named(name: str, path: str, remedy: str) -> None:
+def test_an_argument_without_a_method_is_named(name: str, path: str, remedy: str) -> None:
     with pytest.raises(UsageError) as error:
         Attention.parse(name, arguments={path: 1})
     assert (error.value.field, error.value.value, error.value.remedy) == ("argument", path, remedy)
@@ -155,15 +155,13 @@ def test_an_argument_of_no_method_is_named(name: str, path: str, remedy: str) ->
         ({"near.near": 2, "near.sparsity": 0.5}, "near.near", "is also set by sparsity; give only one of them"),
     ],
 )
-def test_a_parameter_that_a_method_does_not_take_is_named(
-    arguments: dict[str, object], field: str, message: str
-) -> None:
+def test_an_unknown_parameter_is_named(arguments: dict[str, object], field: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         Attention.parse("near", arguments=arguments)
     assert error.value.field == field
 
 
-def test_an_argument_of_what_is_short_for_several_goes_to_each() -> None:
+def test_an_argument_of_an_abbreviation_reaches_each_method() -> None:
     room.METHODS.register("both_prefill", Near)
     room.METHODS.register("both_decode", First)
     assert Attention.parse("both", arguments={"both.sparsity": "0.5"}).methods == (
@@ -179,7 +177,7 @@ def test_an_argument_of_what_is_short_for_several_goes_to_each() -> None:
         Attention.parse("both", arguments={"both.near": 4})
 
 
-def test_arguments_go_to_all_that_have_their_method() -> None:
+def test_arguments_reach_all_attentions_with_their_method() -> None:
     given = {"near.near": 3, "loud.loud": 2}
     attentions = ["dense", "near", "near+loud", "loud", "first"]
     assert share_out(given, attentions) == [{}, {"near.near": 3}, given, {"loud.loud": 2}, {}]
@@ -196,7 +194,7 @@ def test_arguments_go_to_all_that_have_their_method() -> None:
         ([], "near.near"),
     ],
 )
-def test_an_argument_of_none_of_them_is_named(attentions: list[str], path: str) -> None:
+def test_an_argument_for_none_of_them_is_named(attentions: list[str], path: str) -> None:
     with pytest.raises(UsageError, match=r"belongs to no method in .*write METHOD.PARAMETER=VALUE") as error:
         share_out({path: 8}, attentions)
     assert (error.value.field, error.value.value) == ("set", path)

@@ -34,7 +34,7 @@ def test_every_phase_is_timed(method: Method, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("at_once", [0, 48, 50])
-def test_a_prompts_densities_are_those_of_all_its_queries(at_once: int) -> None:
+def test_a_prompts_densities_cover_all_queries(at_once: int) -> None:
     """Stretches count by what dense attention would compute of them, so that they add up to one piece."""
     n, method = 200, Near(near=2, at_once=at_once)
     timing = bench_prefill(method, n, SMALL)
@@ -50,14 +50,14 @@ def test_a_prompts_densities_are_those_of_all_its_queries(at_once: int) -> None:
 
 
 @pytest.mark.parametrize(("method", "expected"), [(Loud(loud=3), 12 / 64), (First(first=5), 5 / 64)])
-def test_a_steps_density_is_what_is_read_of_the_cache(method: Loud | First, expected: float) -> None:
+def test_a_steps_density_is_the_share_of_the_cache_read(method: Loud | First, expected: float) -> None:
     timing = bench_decode(method, 64, SMALL)
     check_times(timing)
     assert timing.selected == timing.computed == expected
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_a_device_that_is_not_there_is_named(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_named(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device, remedy in {
         "tpu": "is unknown; choose from cuda, cpu",
@@ -73,13 +73,13 @@ def test_a_device_that_is_not_there_is_named(method: Method, monkeypatch: pytest
     [({"query_heads": 6, "kv_heads": 4}, "q"), ({"head_size": 40}, "head_size"), ({"kv_heads": 0}, "kv_heads")],
 )
 @pytest.mark.parametrize("method", [Near(near=2), First(first=5)], ids=lambda method: method.name)
-def test_shapes_that_do_not_fit_are_named(method: Method, changed: dict[str, int], field: str) -> None:
+def test_invalid_shapes_are_named(method: Method, changed: dict[str, int], field: str) -> None:
     with pytest.raises(UsageError) as error:
         bench(method, 64, dataclasses.replace(SMALL, **changed))
     assert error.value.field == field
 
 
-def test_a_method_of_no_phase_is_named() -> None:
+def test_a_method_without_a_phase_is_named() -> None:
     @dataclasses.dataclass(frozen=True)
     class Odd(Method):
         name = "odd"

@@ -29,14 +29,14 @@ def test_positions_are_found_through_the_table() -> None:
         assert torch.equal(found_values, -expected)
 
 
-def test_a_cache_says_its_sizes() -> None:
+def test_a_cache_reports_its_sizes() -> None:
     keys = numbered(6, 4, 3, 32)
     cache = PagedCache(keys, keys, torch.zeros(2, 5, dtype=torch.int32), torch.ones(2, dtype=torch.int32))
     assert (cache.batch, cache.block_size, cache.kv_heads, cache.head_size, cache.capacity) == (2, 4, 3, 32, 20)
 
 
 @pytest.mark.parametrize("view", [False, True])
-def test_a_cache_in_one_piece_is_viewed(view: bool) -> None:
+def test_a_contiguous_cache_is_viewed(view: bool) -> None:
     """As transformers keeps it, also where it holds room for more: a block a sequence, whose length fits no page."""
     rows = torch.randn(3, 2, 50, 16)
     keys, values = (rows[:, :, :37], rows[:, :, 13:]) if view else (rows, rows + 1)
@@ -79,7 +79,7 @@ INTS = "has to be torch.int32"
         ({"lengths": LENGTHS.to("meta")}, "lengths", "meta", "is not the device of keys, cpu"),
     ],
 )
-def test_what_does_not_fit_is_named(changed: dict[str, Any], field: str, value: object, remedy: str) -> None:
+def test_invalid_input_is_named(changed: dict[str, Any], field: str, value: object, remedy: str) -> None:
     arguments = {"keys": KEYS, "values": KEYS, "block_table": TABLE, "lengths": LENGTHS} | changed
     with pytest.raises(UsageError) as error:
         PagedCache(**arguments)
@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_named(changed: dict[str, Any], field: str, value: 
 
 
 @pytest.mark.parametrize("name", ["keys", "values"])
-def test_a_piece_of_another_shape_is_named(name: str) -> None:
+def test_a_contiguous_cache_of_the_wrong_shape_is_named(name: str) -> None:
     pieces = {"keys": torch.zeros(1, 2, 5, 16), "values": torch.zeros(1, 2, 5, 16)}
     with pytest.raises(UsageError, match=r"has to be \[batch, kv_heads, n, head_size\]") as error:
         PagedCache.contiguous(**pieces | {name: torch.zeros(2, 5, 16)}, lengths=LENGTHS)

@@ -77,7 +77,7 @@ def test_layers_that_differ_in_query_heads_are_refused_at_the_first_prompt(name:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_calibration_is_used_by_its_model_and_says_what_it_is_of(
+def test_a_calibration_is_used_by_its_model_and_logged(
     name: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "c.safetensors"
@@ -123,7 +123,7 @@ def test_another_model_is_refused_before_it_is_loaded(name: str, folder: Path, t
     check_config("own", transformers.AutoConfig.from_pretrained(folder), attention)
 
 
-def test_a_calibration_is_kept_as_it_was(tmp_path: Path) -> None:
+def test_a_calibration_survives_a_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     one = Calibration("m", 3, "f" * 64, "a text", {"a": torch.randn(2, 3), "b": torch.randn(2, 4).T})
     one.save(path)
@@ -141,7 +141,9 @@ def test_a_calibration_is_kept_as_it_was(tmp_path: Path) -> None:
         ({"model": "e" * 64}, "was made for the model eeeeeeeeeeee, not"),
     ],
 )
-def test_what_is_of_something_else_is_refused(change: dict[str, Any], words: str, folder: Path, tmp_path: Path) -> None:
+def test_a_calibration_for_something_else_is_refused(
+    change: dict[str, Any], words: str, folder: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "c.safetensors"
     given = {"method": "m", "version": 1, "model": fingerprint(str(folder)), "source": "s", "tensors": {}}
     Calibration(**given | change).save(path)
@@ -151,7 +153,7 @@ def test_what_is_of_something_else_is_refused(change: dict[str, Any], words: str
         calibrated(str(path), "m", 1, str(folder), None)
 
 
-def test_a_file_that_is_none_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_an_invalid_file_is_refused(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     with pytest.raises(BadFileError, match="cannot be read"):
         Calibration.load(path)
@@ -176,7 +178,7 @@ def test_models_are_told_apart_by_any_tensor(folder: Path, tmp_path: Path) -> No
     assert len(found) == len(tensors) + 1
 
 
-def test_models_without_weights_here_are_refused(tmp_path: Path) -> None:
+def test_models_without_local_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no \.safetensors"):
         fingerprint(str(tmp_path))
     (tmp_path / "a.safetensors").write_bytes(b"12345678 no header")

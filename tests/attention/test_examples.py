@@ -58,7 +58,7 @@ def test_keys_that_get_attention_are_short() -> None:
 @pytest.mark.parametrize(
     ("arguments", "field"), [((0,), "n"), ((9, 0), "query_heads"), ((9, 3, 2), "q"), ((9, 2, 2, 40), "head_size")]
 )
-def test_what_fits_no_heads_is_refused(arguments: tuple[int, ...], field: str) -> None:
+def test_invalid_sizes_are_refused(arguments: tuple[int, ...], field: str) -> None:
     with pytest.raises(UsageError) as error:
         structured(*arguments)
     assert error.value.field == field

@@ -81,7 +81,7 @@ def generate(model: Any, ids: Tensor, mask: Tensor, new: int = 6, **options: Any
     return out.sequences[:, ids.shape[1] :], torch.stack(out.logits)
 
 
-def test_dense_is_what_the_model_computes(model: Any) -> None:
+def test_dense_equals_the_models_own_attention(model: Any) -> None:
     ids, mask = tokens(90, 61)
     expected_tokens, expected = generate(model, ids, mask)
     with sparse_attention(model, "dense", impl="torch") as run:
@@ -100,7 +100,7 @@ def density(run: SparseRun, phase: str, layer: int | None = None) -> tuple[float
 
 
 @pytest.mark.parametrize("name", METHODS.names())
-def test_sparsity_of_nothing_is_dense(name: str, model: Any) -> None:
+def test_zero_sparsity_is_dense(name: str, model: Any) -> None:
     ids, mask = tokens(150)
     _, expected = generate(model, ids, mask)
     with sparse_attention(model, name, sparsity=0.0, impl="torch") as run:
@@ -171,7 +171,7 @@ def test_quest_selects_by_a_state_that_follows_the_cache(model: Any) -> None:
     assert torch.equal(kept, anew)
 
 
-def test_prompts_in_a_row_start_afresh(model: Any) -> None:
+def test_consecutive_prompts_reset_the_state(model: Any) -> None:
     first, second = tokens(80, seed=1), tokens(95, seed=2)
     for name in ("quest", "snapkv", "h2o"):
         with sparse_attention(model, name, sparsity=0.7, impl="torch"):
@@ -182,7 +182,7 @@ def test_prompts_in_a_row_start_afresh(model: Any) -> None:
         assert torch.equal(after, alone)
 
 
-def test_chunks_of_a_prompt_are_the_prompt(model: Any) -> None:
+def test_chunks_equal_the_whole_prompt(model: Any) -> None:
     ids, _ = tokens(150)
     for name in ("dense", "streaming_llm"):
         if name != "dense" and name not in METHODS:
@@ -196,7 +196,7 @@ def test_chunks_of_a_prompt_are_the_prompt(model: Any) -> None:
         assert run.density("decode") is None
 
 
-def test_scale_of_the_model_counts() -> None:
+def test_the_models_scale_is_used() -> None:
     model = transformers.GraniteForCausalLM(
         transformers.GraniteConfig(
             vocab_size=VOCABULARY, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
@@ -233,7 +233,7 @@ def exaone() -> Any:
 
 
 @pytest.mark.parametrize("make", [gemma, exaone])
-def test_layers_with_a_window_are_left_alone(make: Callable[[], Any]) -> None:
+def test_sliding_window_layers_are_unchanged(make: Callable[[], Any]) -> None:
     model = make()
     ids, mask = tokens(90, 55)
     _, expected = generate(model, ids, mask)
@@ -251,7 +251,7 @@ def test_layers_with_a_window_are_left_alone(make: Callable[[], Any]) -> None:
     "name",
     [name if name in ("Qwen3Next", "Lfm2") else pytest.param(name, marks=pytest.mark.nightly) for name in HYBRIDS],
 )
-def test_hybrids_are_sparse_in_their_attention_alone(name: str) -> None:
+def test_hybrids_are_sparse_only_in_their_attention(name: str) -> None:
     torch.manual_seed(0)
     config, settings, sparse = HYBRIDS[name]
     given = settings | {"vocab_size": VOCABULARY, "pad_token_id": 0, "initializer_range": 0.1}
@@ -297,7 +297,7 @@ def test_two_methods_compose(model: Any) -> None:
         assert run.density("decode").computed < 0.5  # type: ignore[union-attr]
 
 
-def test_what_the_hook_cannot_do_is_refused(model: Any) -> None:
+def test_unsupported_use_is_refused(model: Any) -> None:
     ids, mask = tokens(40)
 
     def refused(name: str, words: str, call: Any) -> None:
@@ -324,7 +324,7 @@ def test_what_the_hook_cannot_do_is_refused(model: Any) -> None:
         run.density("evict")
 
 
-def test_decode_methods_take_a_cache_that_was_filled_before(model: Any) -> None:
+def test_decode_methods_accept_a_filled_cache(model: Any) -> None:
     ids, _ = tokens(40)
     expected = model(ids).logits[:, -1]
     cache = model(ids[:, :-1], use_cache=True).past_key_values
@@ -368,7 +368,7 @@ def of_another_softmax(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", OTHER_SOFTMAXES)
-def test_sinks_and_caps_are_those_of_the_model_in_layers_with_and_without_a_window(kind: str) -> None:
+def test_sinks_and_caps_apply_in_layers_with_and_without_a_window(kind: str) -> None:
     model = of_another_softmax(kind)
     ids, mask = tokens(90, 61)
     expected_tokens, expected = generate(model, ids, mask)
@@ -388,7 +388,7 @@ def test_sinks_and_caps_are_those_of_the_model_in_layers_with_and_without_a_wind
 
 
 @pytest.mark.parametrize(("name", "kind"), [*zip(METHODS.names(), cycle(["gemma2", "gpt_oss"]), strict=False)])
-def test_every_method_goes_with_sinks_and_caps_or_is_refused_by_name(name: str, kind: str) -> None:
+def test_every_method_supports_sinks_and_caps_or_is_refused_by_name(name: str, kind: str) -> None:
     model = of_another_softmax(kind)
     ids, mask = tokens(150)
     _, expected = generate(model, ids, mask)
@@ -407,7 +407,7 @@ def test_every_method_goes_with_sinks_and_caps_or_is_refused_by_name(name: str, 
         assert generate(model, ids, mask)[1].isfinite().all()
 
 
-def test_attention_with_what_methods_do_not_know_is_refused() -> None:
+def test_attention_with_unknown_features_is_refused() -> None:
     """Of a model whose sinks come with more that is new."""
     model = of_another_softmax("gpt_oss")
     for module in model.modules():
@@ -428,9 +428,7 @@ def test_attention_with_what_methods_do_not_know_is_refused() -> None:
         (transformers.LlamaConfig(), None),
     ],
 )
-def test_a_config_that_no_method_goes_with_is_refused_before_the_model_is_loaded(
-    config: Any, words: str | None
-) -> None:
+def test_an_unsupported_config_is_refused_before_the_model_is_loaded(config: Any, words: str | None) -> None:
     if words is None:
         check_config("acme/small", config)
         return
@@ -439,7 +437,7 @@ def test_a_config_that_no_method_goes_with_is_refused_before_the_model_is_loaded
 
 
 @pytest.mark.parametrize(("kind", "words"), [("DiffLlama", "differential attention"), ("HrmText", "in cycles")])
-def test_models_that_attend_often_in_a_layer_run_what_does_not_evict(kind: str, words: str) -> None:
+def test_models_that_attend_repeatedly_run_methods_that_do_not_evict(kind: str, words: str) -> None:
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(
         vocab_size=VOCABULARY, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
@@ -456,7 +454,7 @@ def test_models_that_attend_often_in_a_layer_run_what_does_not_evict(kind: str, 
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_a_model_of_sliding_windows_alone_is_refused_when_the_block_ends() -> None:
+def test_a_model_of_only_sliding_windows_is_refused_when_the_block_ends() -> None:
     from transformers import MistralConfig, MistralForCausalLM
 
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": VOCABULARY}

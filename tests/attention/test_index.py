@@ -96,7 +96,7 @@ def test_blocks_are_seen_and_counted_as_listed(n_k: int, missing: int, block_q: 
 @given(
     **LENGTHS, block_q=st.sampled_from([16, 32, 64, 128]), block_k=st.sampled_from([16, 64]), seed=st.integers(0, 99)
 )
-def test_small_blocks_cost_what_their_tile_reads(n_k: int, missing: int, block_q: int, block_k: int, seed: int) -> None:
+def test_small_blocks_cost_their_tile(n_k: int, missing: int, block_q: int, block_k: int, seed: int) -> None:
     """Every query of a tile of 64 is multiplied with the blocks that any of them reads."""
     n_q = max(1, n_k - missing)
     index, kept = make_blocks(n_q, n_k, block_q, block_k, share=0.2, seed=seed)
@@ -130,7 +130,7 @@ def test_the_dense_index_sees_everything_and_lists_no_more(n_q: int, n_k: int, b
     block_k=st.sampled_from([16, 64]),
     seed=st.integers(0, 99),
 )
-def test_the_tail_of_blocks_is_what_the_last_queries_see(
+def test_the_tail_of_blocks_matches_the_last_queries(
     n_k: int, missing: int, last: int, block_q: int, block_k: int, seed: int
 ) -> None:
     """Also where the first row, of the whole or of the tail, is a part of a block."""
@@ -247,7 +247,7 @@ def test_a_vertical_alone_is_counted_from_its_own_query_on() -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(**LENGTHS, last=st.integers(1, 200), tiles=TILES, share=st.floats(0, 0.5), seed=st.integers(0, 999))
-def test_the_tail_of_lines_is_what_the_last_queries_see(
+def test_the_tail_of_lines_matches_the_last_queries(
     n_k: int, missing: int, last: int, tiles: tuple[int, int], share: float, seed: int
 ) -> None:
     n_q = max(1, n_k - missing)
@@ -284,7 +284,7 @@ def test_lines_without_columns_are_counted() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(n_k=st.integers(1, 90), missing=st.integers(0, 80), tiles=st.sampled_from([(4, 4), (8, 4), (32, 8), (64, 64)]))
-def test_interactions_of_bands_are_those_of_a_loop(n_k: int, missing: int, tiles: tuple[int, int]) -> None:
+def test_interactions_of_bands_match_a_loop(n_k: int, missing: int, tiles: tuple[int, int]) -> None:
     n_q, (block_q, unit) = max(1, n_k - missing), tiles
     found = band_interactions(torch.device("cpu"), n_q, n_k, block_q, unit)
     expected = [0] * len(found)
@@ -297,7 +297,7 @@ def test_interactions_of_bands_are_those_of_a_loop(n_k: int, missing: int, tiles
 
 @settings(max_examples=60, deadline=None)
 @given(n_k=st.integers(1, 60), missing=st.integers(0, 50), share=st.floats(0, 1), seed=st.integers(0, 99))
-def test_interactions_on_lines_are_those_of_a_loop(n_k: int, missing: int, share: float, seed: int) -> None:
+def test_interactions_on_lines_match_a_loop(n_k: int, missing: int, share: float, seed: int) -> None:
     n_q = max(1, n_k - missing)
     columns, slashes = random_flags(2, 2, n_k, share=share, seed=seed)
     expected = on_lines(columns, slashes, n_q, n_k).sum((1, 2)).tolist()
@@ -332,7 +332,7 @@ def test_pages_are_read_up_to_each_length(lengths: list[int], unit: int, share: 
 
 
 @pytest.mark.parametrize("unit", [1, 7])
-def test_weights_are_of_all_positions_of_their_pages(unit: int) -> None:
+def test_weights_apply_to_all_positions_of_their_pages(unit: int) -> None:
     lengths, never = torch.tensor([40, 12], dtype=torch.int32), float("nan")
     pages = torch.tensor([[[0, 3], [5, -1]], [[1, 2**31 - 1], [9, 9]]], dtype=torch.int32)
     counts = torch.tensor([[2, 1], [1, 0]], dtype=torch.int32)
@@ -352,7 +352,7 @@ def test_weights_are_of_all_positions_of_their_pages(unit: int) -> None:
 
 
 @pytest.mark.parametrize("unit", [1, 16, 64])
-def test_dense_pages_hold_all_positions(unit: int) -> None:
+def test_dense_pages_cover_all_positions(unit: int) -> None:
     lengths = torch.tensor([1, 33, 64], dtype=torch.int32)
     index = PageIndex.dense(lengths, 2, unit, 64)
     assert index.pages.dtype == index.counts.dtype == torch.int32
@@ -388,11 +388,11 @@ def test_a_new_position_follows_each_heads_last() -> None:
     assert kept.positions.shape == (2, 3)
 
 
-def test_what_is_kept_without_scores_gets_none() -> None:
+def test_kept_tokens_without_scores_get_none() -> None:
     assert Kept(torch.zeros(1, 1).int(), torch.ones(1).int(), 1).append(1).scores is None
 
 
-def test_what_is_kept_is_read_as_pages_of_one_position() -> None:
+def test_kept_tokens_are_read_as_pages_of_one_position() -> None:
     kept = Kept(torch.tensor([[0, 3], [4, GARBAGE[0]]], dtype=torch.int32), torch.tensor([2, 1], dtype=torch.int32), 6)
     index = kept.pages()
     assert (index.unit, index.lengths.tolist(), index.lengths.dtype) == (1, [6], torch.int32)
@@ -406,7 +406,7 @@ def kept(size: int, capacity: int, scores: bool) -> Kept:
     return Kept(positions, torch.full((2,), size, dtype=torch.int32), 50, numbers, capacity)
 
 
-def test_sequences_of_batches_are_joined_and_taken_with_what_is_theirs() -> None:
+def test_joining_and_taking_sequences_keeps_their_data() -> None:
     """Padded to the longest that is there, and no further; scores that a method has yet to give begin at 0."""
     alone = [kept(3, 4, True), kept(1, 7, False), kept(6, 6, True)]
     batch = KeptBatch.joined([KeptBatch.of(one) for one in alone])

@@ -74,7 +74,7 @@ def inspected(model: Any, ids: Tensor, mask: Tensor, name: str, **options: Any) 
 
 
 @pytest.mark.parametrize("cells", [1, 1 << 24])
-def test_inspection_is_what_a_plain_loop_finds(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inspection_matches_a_plain_loop(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "_CELLS", cells)
     model, (ids, mask) = llama(), tokens(83)
     recorder = Recorder()
@@ -100,7 +100,7 @@ def test_inspection_is_what_a_plain_loop_finds(cells: int, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["snapkv", "h2o", "oracle_evict", "block_sparse+tova"])
-def test_a_question_is_inspected_under_what_was_kept_of_its_context(name: str) -> None:
+def test_a_question_is_inspected_with_the_kept_context(name: str) -> None:
     """Of both ways to read it: all at once, and where a method chooses at each step, one after the other."""
     model, (ids, mask), context = llama(), tokens(83), 60
     recorder = Recorder()
@@ -138,7 +138,7 @@ def checked(found: Inspected, layer: int, expected: list[list[float]]) -> None:
         assert 0.05 < found.recall[layer][head] < 0.9999
 
 
-def test_the_model_answers_as_under_dense_attention_and_sparsity_is_the_methods() -> None:
+def test_the_model_answers_under_dense_attention_with_the_methods_sparsity() -> None:
     model, (ids, mask) = llama(), tokens(300)
     _, expected = generate(model, ids, mask, new=4)
     logits, (found,) = inspected(model, ids, mask, "quest", sparsity=0.8)
@@ -150,7 +150,7 @@ def test_the_model_answers_as_under_dense_attention_and_sparsity_is_the_methods(
     assert found.sparsity == pytest.approx([1 - measured.computed] * 2, abs=0.01)
 
 
-def test_the_oracle_sees_more_than_its_method_and_everything_is_without_error() -> None:
+def test_the_oracle_recalls_more_than_its_method_and_full_attention_has_no_error() -> None:
     model, (ids, mask) = llama(), tokens(400)
     recall = {}
     for name in ("random_prefill+random_decode", "block_sparse+quest", "oracle"):

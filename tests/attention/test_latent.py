@@ -52,7 +52,7 @@ def made(kind: str, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     "kind", [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.nightly) for kind in KINDS]
 )
-def test_dense_is_what_the_model_computes(kind: str) -> None:
+def test_dense_equals_the_models_own_attention(kind: str) -> None:
     model = made(kind)
     ids, mask = tokens(60, 41)
     _, expected = generate(model, ids, mask)
@@ -107,7 +107,7 @@ def attended(run: SparseRun, value: int) -> Tensor:
 
 @pytest.mark.parametrize("context", [None, 150])
 @pytest.mark.parametrize("name", ["dense", *METHODS.names()])
-def test_values_of_another_size_are_as_if_padded(name: str, context: int | None) -> None:
+def test_values_of_another_size_equal_padded_ones(name: str, context: int | None) -> None:
     attention = Attention.parse(name, sparsity=None if name == "dense" else 0.6)
     runs = [SparseRun(attention, "torch", context) for _ in range(2)]
     found, padded = (attended(run, value) for run, value in zip(runs, (32, 48), strict=True))
@@ -128,7 +128,7 @@ def test_inspection_measures_values_of_another_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["DeepseekV32", "GlmMoeDsa", "HYV4"])
-def test_models_that_choose_keys_themselves_are_refused(kind: str) -> None:
+def test_models_that_select_keys_themselves_are_refused(kind: str) -> None:
     model = made(kind)
     before = model.config._attn_implementation
     with pytest.raises(UsageError, match="selects keys with its own indexer"):

@@ -11,11 +11,11 @@ from tests.attention.toys import First, Loud, Near
 
 
 @pytest.mark.parametrize(("at_once", "expected"), [(0, [100]), (100, [100]), (64, [64, 36]), (33, [33, 33, 33, 1])])
-def test_queries_are_taken_in_turn_from_the_first_on(at_once: int, expected: list[int]) -> None:
+def test_queries_are_taken_in_order(at_once: int, expected: list[int]) -> None:
     assert Near(at_once=at_once).stretches(100, 300, 300) == expected
 
 
-def test_what_a_method_looks_at_is_for_it_to_say() -> None:
+def test_a_method_declares_the_queries_it_observes() -> None:
     assert Near().observes == 0
     assert First().observes is None
     assert Loud().unshared is None
@@ -24,7 +24,7 @@ def test_what_a_method_looks_at_is_for_it_to_say() -> None:
 
 
 @pytest.mark.parametrize("few", [None, 4, 100])
-def test_of_a_prompt_in_chunks_the_queries_are_remembered_that_are_looked_at(few: int | None) -> None:
+def test_observed_queries_of_earlier_chunks_are_remembered(few: int | None) -> None:
     """Copied, for the next step is written over them."""
     import torch
 
@@ -51,7 +51,7 @@ def test_of_a_prompt_in_chunks_the_queries_are_remembered_that_are_looked_at(few
     assert (options["length"], options["impl"]) == (20, "torch")
 
 
-def test_after_a_step_its_own_token_stays() -> None:
+def test_a_steps_own_token_is_kept() -> None:
     import torch
 
     method = First(first=3)

@@ -17,7 +17,7 @@ from tests.attention.methods.naive import make_sequence
 CPU = torch.device("cpu")
 
 
-def test_layers_share_what_lengths_alone_decide() -> None:
+def test_layers_share_tensors_that_depend_on_lengths() -> None:
     for name in ("streaming_llm", "tri_shape", "window_prefill"):
         method = METHODS.get(name)(sparsity=0.8)
         assert isinstance(method, PrefillMethod)
@@ -31,7 +31,7 @@ def test_layers_share_what_lengths_alone_decide() -> None:
 @pytest.mark.parametrize(
     ("n_q", "n_k", "sparsity"), [(700, 700, 0.8), (100, 700, 0.8), (700, 700, 0.7), (600, 600, 0.8)]
 )
-def test_other_lengths_and_sparsities_have_their_own(n_q: int, n_k: int, sparsity: float) -> None:
+def test_lengths_and_sparsities_have_separate_entries(n_q: int, n_k: int, sparsity: float) -> None:
     method = METHODS.get("streaming_llm")(sparsity=sparsity, sinks=4)
     assert isinstance(method, PrefillMethod)
     index = method.select(*make_sequence(n_q, n_k, 2, 1, 16), impl="torch")
@@ -41,7 +41,7 @@ def test_other_lengths_and_sparsities_have_their_own(n_q: int, n_k: int, sparsit
     assert index.slashes.shape[1] == method.at(n_k).window  # type: ignore[attr-defined]
 
 
-def test_dense_indices_are_kept_where_they_are_small() -> None:
+def test_small_dense_indices_are_cached() -> None:
     small, large = (700, 700), (40_000, 40_000)
     for n_q, n_k in (small, large, (90, 300)):
         index, expected = dense_index(CPU, n_q, n_k), BlockIndex.dense(n_q, n_k, 128, 128)
@@ -52,7 +52,7 @@ def test_dense_indices_are_kept_where_they_are_small() -> None:
     assert dense_index(CPU, *large) is not dense_index(CPU, *large)
 
 
-def test_no_more_is_kept_than_said_and_never_as_inference_tensors() -> None:
+def test_the_cache_is_bounded_and_has_no_inference_tensors() -> None:
     calls = []
 
     @made_once
@@ -67,7 +67,7 @@ def test_no_more_is_kept_than_said_and_never_as_inference_tensors() -> None:
     assert calls == [3, *range(10, 10 + ENTRIES), 3]
 
 
-def test_tensors_without_values_are_not_kept() -> None:
+def test_fake_tensors_are_not_cached() -> None:
     for _ in range(2):
         with FakeTensorMode():
             method = METHODS.get("streaming_llm")(sparsity=0.8)
@@ -78,7 +78,7 @@ def test_tensors_without_values_are_not_kept() -> None:
     assert int(index.column_counts) == 4
 
 
-def test_numbers_of_the_host_are_copied_once() -> None:
+def test_host_numbers_are_copied_once() -> None:
     rows = ((3, 1), (0, 2))
     with FakeTensorMode():
         assert numbers_on(CPU, rows).shape == (2, 2)

@@ -58,7 +58,7 @@ def test_predicate_is_its_definition(pattern: Pattern, rule: Rule, n_q: int, mon
     assert torch.equal(pattern.count(n_q, N), count)
 
 
-def test_heads_are_those_of_the_parts() -> None:
+def test_heads_come_from_the_parts() -> None:
     assert [NEAR.heads, Columns(COLUMNS).heads, Blocks(TILES, 8, 5).heads] == [1, 2, 2]
     assert (NEAR | Columns(COLUMNS)).heads == (Columns(COLUMNS) | NEAR).heads == 2
 
@@ -88,7 +88,7 @@ def test_tiles_are_counted_in_closed_form(n_k: int, missing: int, block_q: int, 
 
 @settings(max_examples=60, deadline=None)
 @given(n_k=st.integers(1, 60), missing=st.integers(0, 50), block_q=st.integers(1, 24), block_k=st.integers(1, 24))
-def test_interactions_of_two_blocks_are_those_of_a_loop(n_k: int, missing: int, block_q: int, block_k: int) -> None:
+def test_interactions_of_two_blocks_match_a_loop(n_k: int, missing: int, block_q: int, block_k: int) -> None:
     """Also of blocks that lie before the queries, after the diagonal, or past the end: those have none."""
     n_q = max(1, n_k - missing)
     rows, columns = torch.arange(n_k // block_q + 2), torch.arange(n_k // block_k + 2)

@@ -59,7 +59,7 @@ def test_one_vertical_shows_among_many_keys(monkeypatch: pytest.MonkeyPatch) -> 
     assert (found[column + 2 :, column + 1] == 0).sum() > 0
 
 
-def test_stretches_are_put_together(tmp_path: Path) -> None:
+def test_chunks_are_joined(tmp_path: Path) -> None:
     # A prompt whose queries are taken in turn is drawn as one.
     whole = random_index(96)
     mask = whole.mask()
@@ -70,7 +70,7 @@ def test_stretches_are_put_together(tmp_path: Path) -> None:
         draw(parts[::-1], 96, 96, tmp_path / "c.png")
 
 
-def test_density_is_that_of_all_heads(tmp_path: Path) -> None:
+def test_density_covers_all_heads(tmp_path: Path) -> None:
     index = random_index(100, heads=6)
     asked, computed = draw(index, 100, 100, tmp_path / "a.svg", title="half", head=5)
     assert asked == pytest.approx(float(index.selected_density().mean()))
@@ -109,7 +109,7 @@ def test_short_inputs_are_drawn(tmp_path: Path) -> None:
             assert draw(drawn, n_q, n, tmp_path / "a.png")[1] == pytest.approx(1.0)
 
 
-def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
+def test_invalid_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.png, \.svg, \.pdf"):
         draw(Everything(), 9, 9, tmp_path / "a.jpg")
     with pytest.raises(UsageError, match="choose from 0 to 2"):

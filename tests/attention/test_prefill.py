@@ -45,7 +45,7 @@ def same(found: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize("at_once", [0, 1, 16, 50, 64, 1000])
 @pytest.mark.parametrize(("n_q", "n_k"), [(130, 130), (70, 150), (1, 99)])
-def test_stretches_give_what_one_piece_gives(at_once: int, n_q: int, n_k: int) -> None:
+def test_chunked_queries_match_one_call(at_once: int, n_q: int, n_k: int) -> None:
     """Also where they begin within a block, and where the first are so short that they see everything."""
     q, k, v = make(n_k)
     out, indices = sparse_prefill(Near(near=3, at_once=at_once), q[-n_q:], k, v, impl="torch")
@@ -61,7 +61,7 @@ def test_stretches_give_what_one_piece_gives(at_once: int, n_q: int, n_k: int) -
 
 @pytest.mark.parametrize("cuts", [[40, 200], [1, 65, 130, 200], [16, 17, 18, 200]])
 @pytest.mark.parametrize("at_once", [0, 48])
-def test_chunks_give_what_one_piece_gives(cuts: list[int], at_once: int) -> None:
+def test_prompt_chunks_match_one_call(cuts: list[int], at_once: int) -> None:
     """The budget is that of the whole prompt, whose length they are told."""
     q, k, v = make(200)
     method = Near(sparsity=0.75, at_once=at_once)
@@ -113,7 +113,7 @@ class Lines(PrefillMethod):
         return lines(len(q), len(k))
 
 
-def test_each_sort_of_index_has_its_kernel() -> None:
+def test_each_type_of_index_has_its_kernel() -> None:
     q, k, v = make(150)
     position = torch.arange(150)
     tile = position[:, None] // 64 == position // 64
@@ -133,14 +133,14 @@ def test_each_sort_of_index_has_its_kernel() -> None:
     ("method", "length", "field"),
     [("near", None, "method"), (Near, None, "method"), (Loud(), None, "method"), (Near(), 9, "length")],
 )
-def test_what_is_no_method_and_too_short_a_length_are_refused(method: Any, length: int | None, field: str) -> None:
+def test_other_objects_and_too_short_a_length_are_refused(method: Any, length: int | None, field: str) -> None:
     q = torch.randn(10, 2, 16)
     with pytest.raises(UsageError) as error:
         sparse_prefill(method, q, q, q, length=length, impl="torch")
     assert error.value.field == field
 
 
-def test_arrays_are_no_tensors() -> None:
+def test_arrays_are_refused() -> None:
     array: Any = torch.randn(10, 2, 16).numpy()
     with pytest.raises(UsageError, match=r"torch\.as_tensor"):
         sparse_prefill(None, array, array, array, impl="torch")

@@ -62,7 +62,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Kept]:
 
 
 @pytest.mark.parametrize("name", [*EVICT, "block_sparse+snapkv", "quest", "vertical_slash"])
-def test_sparsity_of_nothing_is_dense(name: str, model: Any) -> None:
+def test_zero_sparsity_is_dense(name: str, model: Any) -> None:
     ids, mask = tokens(CONTEXT + QUESTION)
     expected, logits = generate(model, ids, mask)
     with sparse_attention(model, name, sparsity=0.0, context=CONTEXT, impl="torch") as run:
@@ -77,7 +77,7 @@ def test_sparsity_of_nothing_is_dense(name: str, model: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["snapkv_blocks", "vertical_slash+knorm_blocks"])
-def test_layers_that_choose_together_are_refused(name: str, model: Any) -> None:
+def test_methods_over_all_layers_are_refused(name: str, model: Any) -> None:
     with (
         pytest.raises(UsageError, match=r"^context: 9 does not go with .*, which chooses once all layers have read"),
         sparse_attention(model, name, sparsity=0.5, context=9),
@@ -85,7 +85,7 @@ def test_layers_that_choose_together_are_refused(name: str, model: Any) -> None:
         pass
 
 
-def test_what_is_kept_does_not_depend_on_the_question(model: Any, kept: list[Kept]) -> None:
+def test_kept_tokens_do_not_depend_on_the_question(model: Any, kept: list[Kept]) -> None:
     (one, mask), (other, _) = tokens(CONTEXT + QUESTION), tokens(CONTEXT + QUESTION, seed=2)
     other[:, :CONTEXT] = one[:, :CONTEXT]
     with sparse_attention(model, "snapkv", sparsity=0.8, context=CONTEXT, impl="torch"):
@@ -105,7 +105,7 @@ def test_what_is_kept_does_not_depend_on_the_question(model: Any, kept: list[Kep
 
 
 @pytest.mark.parametrize("name", EVICT)
-def test_a_question_is_read_as_steps_that_put_nothing_out(name: str) -> None:
+def test_a_question_is_read_as_steps_without_eviction(name: str) -> None:
     q, k, v = drawn()
     run = made(name, 0.8)
     whole = attended(run, q, k, v)
@@ -173,7 +173,7 @@ def test_padded_prompts_have_contexts_of_their_own_lengths(model: Any) -> None:
     torch.testing.assert_close(together[:, 1], alone[:, 0], rtol=1e-3, atol=1e-3)
 
 
-def test_a_context_of_nothing_is_refused(model: Any) -> None:
+def test_an_empty_context_is_refused(model: Any) -> None:
     with pytest.raises(UsageError, match="context: 0 has to be at least 1 token"):  # noqa: SIM117
         with sparse_attention(model, "snapkv", sparsity=0.5, context=0):
             pass

@@ -37,7 +37,7 @@ def by_numpy(q: Tensor, k: Tensor, v: Tensor, seen: np.ndarray, scale: float) ->
     ("n_q", "n_k", "heads", "kv_heads"), [(20, 20, 1, 1), (7, 33, 4, 2), (1, 12, 6, 1), (1, 1, 2, 2), (9, 30, 8, 2)]
 )
 @pytest.mark.parametrize("scale", [None, 0.07])
-def test_dense_is_the_softmax_of_numpy(n_q: int, n_k: int, heads: int, kv_heads: int, scale: float | None) -> None:
+def test_dense_matches_numpy(n_q: int, n_k: int, heads: int, kv_heads: int, scale: float | None) -> None:
     q, k, v = make(n_q, n_k, heads, kv_heads)
     out = attention_reference(q, k, v, scale=scale)
     expected = by_numpy(q, k, v, np.ones((heads, n_q, n_k), bool), 0.25 if scale is None else scale)
@@ -46,7 +46,7 @@ def test_dense_is_the_softmax_of_numpy(n_q: int, n_k: int, heads: int, kv_heads:
 
 
 @pytest.mark.parametrize("heads", [1, 2, 6])
-def test_heads_of_a_pattern_are_one_or_those_of_keys_or_of_queries(heads: int) -> None:
+def test_a_pattern_has_one_head_kv_heads_or_query_heads(heads: int) -> None:
     """A pattern of the KV heads is shared by the group of each."""
     q, k, v = make(15, 40, 6, 2)
     kept = torch.rand(heads, 40, generator=torch.Generator().manual_seed(1)) < 0.3

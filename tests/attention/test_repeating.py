@@ -63,7 +63,7 @@ def test_scores_are_the_largest_attention_of_a_second_reading(model: Any, chosen
     assert sum(int(of_layer.counts.sum()) for of_layer in kept) == 4 * CONTEXT // 5  # of 2 layers and 2 KV heads
 
 
-def test_chunks_are_repeated_as_if_the_others_were_not_there(model: Any, chosen: list[Any]) -> None:
+def test_chunks_are_repeated_independently(model: Any, chosen: list[Any]) -> None:
     ids, mask = tokens(CONTEXT)
     arguments = {"kvzip.chunk": 60}
     with sparse_attention(model, "kvzip", sparsity=0.8, arguments=arguments, impl="torch"):
@@ -79,7 +79,7 @@ def test_chunks_are_repeated_as_if_the_others_were_not_there(model: Any, chosen:
     assert not torch.allclose(one[0], changed[0])
 
 
-def test_what_stays_does_not_depend_on_the_question(model: Any, chosen: list[Any]) -> None:
+def test_kept_tokens_do_not_depend_on_the_question(model: Any, chosen: list[Any]) -> None:
     (one, mask), (other, _) = tokens(CONTEXT + QUESTION), tokens(CONTEXT + QUESTION, seed=2)
     other[:, :CONTEXT] = one[:, :CONTEXT]
     with sparse_attention(model, "kvzip", sparsity=0.8, context=CONTEXT, impl="torch") as run:
@@ -96,7 +96,7 @@ def test_what_stays_does_not_depend_on_the_question(model: Any, chosen: list[Any
     assert measured.computed == pytest.approx(sum(n - CONTEXT + 24 for n in dense) / sum(dense), abs=1e-6)
 
 
-def test_a_question_may_come_by_itself(model: Any) -> None:
+def test_a_question_may_come_separately(model: Any) -> None:
     (ids, _), name = tokens(CONTEXT + QUESTION), cache_name(model)
     found = []
     for cut in (CONTEXT, None):
@@ -106,7 +106,7 @@ def test_a_question_may_come_by_itself(model: Any) -> None:
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
 
 
-def test_a_prompt_in_parts_and_one_of_no_ids_are_refused(model: Any) -> None:
+def test_a_prompt_in_chunks_and_one_without_ids_are_refused(model: Any) -> None:
     (ids, _), name = tokens(CONTEXT), cache_name(model)
     with torch.inference_mode(), sparse_attention(model, "kvzip", sparsity=0.8, impl="torch"):
         before = getattr(model(ids[:, :60], use_cache=True), name)

@@ -68,7 +68,7 @@ def differences(x: Tensor) -> float:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_queries_and_keys_turned_back_are_those_of_no_position(kind: str) -> None:
+def test_rotating_back_removes_the_position(kind: str) -> None:
     config = config_of(kind)
     rotary = Rotary.of_config(config)
     for x in queries_and_keys(config):
@@ -86,7 +86,7 @@ SCALED = {
 
 
 @pytest.mark.parametrize("name", SCALED)
-def test_scaled_frequencies_are_those_of_the_model(name: str) -> None:
+def test_scaled_frequencies_match_the_model(name: str) -> None:
     config = config_of("llama", rope_parameters=SCALED[name])
     rotary = Rotary.of_config(config)
     assert rotary != Rotary.of_config(config_of("llama"))
@@ -95,7 +95,7 @@ def test_scaled_frequencies_are_those_of_the_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cohere", "glm4"])
-def test_a_model_that_pairs_other_numbers_is_not_listed_and_would_show(kind: str) -> None:
+def test_a_model_with_another_pairing_is_not_listed(kind: str) -> None:
     assert kind not in MODELS
     config = config_of(kind)
     q, *_ = queries_and_keys(config)
@@ -114,13 +114,13 @@ def test_a_model_that_pairs_other_numbers_is_not_listed_and_would_show(kind: str
         ),
     ],
 )
-def test_what_is_not_known_is_refused_before_a_model_is_loaded(config: Any, words: str) -> None:
+def test_unknown_positions_are_refused_before_a_model_is_loaded(config: Any, words: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(words)}"):
         check_config("m", config, Attention.parse("expected_attention", sparsity=0.5))
     check_config("m", config, Attention.parse("snapkv", sparsity=0.5))
 
 
-def test_a_loaded_model_is_refused_and_left_as_it_was() -> None:
+def test_a_loaded_model_is_refused_and_unchanged() -> None:
     model = transformers.AutoModelForCausalLM.from_config(config_of("cohere")).eval()
     before = model.config._attn_implementation
     with pytest.raises(UsageError, match=r"^model_type: 'cohere'"), sparse_attention(model, "expected_attention"):
@@ -130,7 +130,7 @@ def test_a_loaded_model_is_refused_and_left_as_it_was() -> None:
         pass
 
 
-def test_the_average_is_that_of_each_position() -> None:
+def test_the_average_matches_single_positions() -> None:
     rotary, x = Rotary((1.0, 0.3, 0.01)), torch.randn(5, 2, 8)
     each = [rotary.turn(x, torch.full((5,), position)) for position in range(100, 150)]
     torch.testing.assert_close(

@@ -30,7 +30,7 @@ def make(n: int = END) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("at_once", [0, 24, 64])
-def test_a_prompt_selects_what_its_attention_runs(at_once: int) -> None:
+def test_a_prompt_runs_its_selection(at_once: int) -> None:
     q, k, v = make(150)
     method = Near(sparsity=0.6, at_once=at_once)
     _, ran = sparse_prefill(method, q[40:], k, v, impl="torch")
@@ -73,7 +73,7 @@ def loudest(q: Tensor, k: Tensor, pages: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("stride", [1, 3])
-def test_a_method_knows_every_key_once_as_the_cache_grows(stride: int) -> None:
+def test_a_method_sees_every_key_once_as_the_cache_grows(stride: int) -> None:
     """Whether it is asked at each token or at every third: keys between were written without a step."""
     q, k, v = make()
     memory = Memory(Loud(loud=3), impl="torch")
@@ -106,7 +106,7 @@ class Forgetful(Loud):
         return state
 
 
-def test_a_method_may_remember_nothing() -> None:
+def test_a_method_may_have_no_state() -> None:
     q, k, v = make()
     memory = Memory(Forgetful(loud=2), impl="torch")
     for position in (40, 41):
@@ -120,7 +120,7 @@ def listed(index_pages: Tensor, counts: Tensor) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(("layer", "first"), [(Layer(0, 2), 3), (Layer(1, 2), 4)])
-def test_what_is_kept_and_what_follows_is_seen(layer: Layer, first: int) -> None:
+def test_kept_and_later_tokens_are_seen(layer: Layer, first: int) -> None:
     q, k, v = make()
     memory = Memory(First(first=3), layer, impl="torch")
     memory.read(q[:PROMPT], k[:PROMPT], v[:PROMPT])
@@ -151,7 +151,7 @@ class Faint(First):
         return Kept(grown.positions.gather(1, stay), kept.counts, position + 1)
 
 
-def test_a_method_that_evicts_at_each_step_gets_the_attention_of_that_step() -> None:
+def test_a_method_that_evicts_at_each_step_gets_its_attention() -> None:
     q, k, v = make()
     memory = Memory(Faint(first=6), impl="torch")
     memory.read(q[:PROMPT], k[:PROMPT], v[:PROMPT])
@@ -168,7 +168,7 @@ def test_a_method_that_evicts_at_each_step_gets_the_attention_of_that_step() -> 
 
 
 @pytest.mark.parametrize("method", [First(first=3), Faint(first=3)])
-def test_a_method_that_evicts_has_to_have_read_what_came_before(method: EvictMethod) -> None:
+def test_a_method_that_evicts_needs_the_whole_prompt(method: EvictMethod) -> None:
     q, k, v = make()
     with pytest.raises(UsageError, match=f"have not all been read with {method.name}") as error:
         Memory(method, impl="torch").step(q[40:41], k[:41], v[:41])
@@ -183,7 +183,7 @@ def test_a_method_that_evicts_has_to_have_read_what_came_before(method: EvictMet
 
 
 @pytest.mark.parametrize("block_size", [4, 16, 64])
-def test_weights_of_a_step_are_those_of_its_sequence_wherever_its_blocks_lie(block_size: int) -> None:
+def test_weights_of_a_step_do_not_depend_on_block_placement(block_size: int) -> None:
     """A softmax over the listed positions alone, summed over the group; past the count anything may stand."""
     q, k, _ = make()
     maker = torch.Generator().manual_seed(0)

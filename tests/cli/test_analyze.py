@@ -30,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_analysis_is_told(runs: Path) -> None:
+def test_every_analysis_is_printed(runs: Path) -> None:
     before = contents(runs)
     done = run("analyze", runs)
     assert (done.code, done.err) == (0, "")
@@ -43,7 +43,7 @@ def test_every_analysis_is_told(runs: Path) -> None:
     assert contents(runs) == before
 
 
-def test_json_holds_the_tables_and_nothing_that_json_does_not_know(runs: Path) -> None:
+def test_json_has_the_tables_without_nan(runs: Path) -> None:
     done = run("analyze", runs, "--format", "json")
     assert done.code == 0, done.err
     found = json.loads(done.out, parse_constant=lambda text: pytest.fail(text))
@@ -84,7 +84,7 @@ def test_bad_input_is_one_line_that_names_it(runs: Path, tmp_path: Path) -> None
         assert all(word in done.err for word in words), done.err
 
 
-def test_a_single_dense_run_says_what_is_missing(runs: Path) -> None:
+def test_a_single_dense_run_reports_what_is_missing(runs: Path) -> None:
     done = run("analyze", runs / "dense")
     assert done.code == 0, done.err
     assert "note: " in done.out

@@ -25,7 +25,7 @@ def without_torch(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_missing_torch_is_told_kindly() -> None:
+def test_missing_torch_has_a_helpful_message() -> None:
     done = without_torch(CALL.format(arguments=["show", "quest"]))
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
@@ -74,13 +74,13 @@ class TestWithTorch:
         pytest.importorskip("torch")
         pytest.importorskip("matplotlib")
 
-    def test_missing_matplotlib_is_told_kindly(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_matplotlib_has_a_helpful_message(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         finished = run("attention", "show", "quest", "-o", tmp_path / "a.png")
         assert finished.says("pip install matplotlib")
         assert finished.code == 2
 
-    def test_json_holds_every_method_with_its_parameters(self) -> None:
+    def test_json_has_every_method_with_its_parameters(self) -> None:
         from sparse_tasks.attention.method import METHODS
         from sparse_tasks.core.parameters import parameters
 
@@ -110,7 +110,7 @@ class TestWithTorch:
             for p in parameters(method):
                 assert f"{method.name}.{p.name}" in long.out
 
-    def test_picture_is_of_the_method_and_named_after_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_picture_shows_the_method_and_has_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         options = ("--sparsity", ".8", "--set", "quest.sparsity=.5", "--format", "json")
         shown = run("attention", "show", "quest", "-l", "1000", *options).json()
@@ -206,23 +206,21 @@ class TestWithTorch:
             assert finished.says(words)
             assert finished.code == 2
 
-    def test_a_sparsity_that_is_missed_is_told(self, tmp_path: Path) -> None:
+    def test_a_missed_sparsity_is_reported(self, tmp_path: Path) -> None:
         missed = run("attention", "show", "block_sparse", "-l", "1k", "--sparsity", "0.9", "-o", tmp_path / "a.png")
         assert "note: sparsity 0.9 means 0.100" in missed.out
         met = run("attention", "show", "block_sparse", "-l", "1k", "--set", "block=16", "-o", tmp_path / "a.png")
         assert "note" not in met.out
 
     @pytest.mark.parametrize(("name", "density"), [("snapkv", "0.107"), ("snapkv_blocks", "0.110")])
-    def test_what_is_written_after_an_eviction_is_said_to_be_seen_too(
-        self, name: str, density: str, tmp_path: Path
-    ) -> None:
+    def test_tokens_after_an_eviction_are_reported_as_seen(self, name: str, density: str, tmp_path: Path) -> None:
         shown = run("attention", "show", name, "--sparsity", "0.9", "-o", tmp_path / "a.png")
         # 403 of 4,032 tokens, or 26 blocks, and what was written: half of 64 steps on average.
         assert f"computed {density}" in shown.out
         assert "note: sparsity 0.9 means 0.100; that much of the prompt stays" in shown.out
         assert "each of 64 steps also sees those before it" in shown.out
 
-    def test_a_missing_gpu_is_told_with_what_works(self) -> None:
+    def test_a_missing_gpu_has_a_remedy(self) -> None:
         import torch
 
         if torch.cuda.is_available():

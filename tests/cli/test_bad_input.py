@@ -121,7 +121,7 @@ def test_unreadable_record_is_a_clean_error(tmp_path: Path) -> None:
         assert list(contents(folder)) == [name]
 
 
-def test_another_configuration_is_refused_unless_told_to_overwrite(tmp_path: Path) -> None:
+def test_another_configuration_is_refused_without_overwrite(tmp_path: Path) -> None:
     request = ["generate", "-l", "2k", *NIAH, "-n", "1", "-w", "1", "-o", tmp_path / "out"]
     assert run(*request).code == 0
     before = contents(tmp_path)

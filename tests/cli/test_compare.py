@@ -31,7 +31,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
     return evaluated(data, root / "dense", 0), evaluated(data, root / "sparse", 1)
 
 
-def test_two_runs_stand_side_by_side(runs: tuple[Path, Path]) -> None:
+def test_two_runs_are_shown_side_by_side(runs: tuple[Path, Path]) -> None:
     before = [contents(folder) for folder in runs]
     finished = run("compare", *runs)
     assert (finished.code, finished.err) == (0, "")
@@ -62,7 +62,7 @@ def test_json_is_the_comparison(runs: tuple[Path, Path]) -> None:
     assert {row["difference"] for row in mirrored["rows"]} == {0.5}
 
 
-def test_runs_over_other_samples_are_compared_only_when_told(
+def test_runs_over_other_samples_are_compared_only_with_common(
     runs: tuple[Path, Path], data: Path, tmp_path: Path
 ) -> None:
     part = evaluated(data, tmp_path / "part", 0, "--limit", "1")

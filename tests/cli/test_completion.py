@@ -58,13 +58,13 @@ def test_tasks_presets_and_tokenizers() -> None:
     assert complete_tokenizer("q") == ["qwen2.5"]
 
 
-def test_settings_with_the_values_that_they_choose_from() -> None:
+def test_settings_with_their_choices() -> None:
     assert complete_locale_or_setting("story_multihop.h") == ["story_multihop.hops="]
     assert "story.locale=pl_PL" in complete_locale_or_setting("story.loc")
     assert complete_locale_or_setting("story.locale=pl_") == ["story.locale=pl_PL"]
 
 
-def test_every_setting_that_is_offered_is_taken() -> None:
+def test_every_offered_setting_is_accepted() -> None:
     offered = complete_locale_or_setting("")
     assert len(offered) == len(set(offered))
     # A number of one's own choice comes behind the sign.

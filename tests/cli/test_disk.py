@@ -35,7 +35,7 @@ def clean(request_: list[object], tmp_path_factory: pytest.TempPathFactory) -> d
     return contents(root / "data")
 
 
-def test_file_size_limit_keeps_what_is_finished(
+def test_file_size_limit_keeps_finished_files(
     request_: list[object], tmp_path: Path, clean: dict[str, bytes | None]
 ) -> None:
     folder, script = tmp_path / "data", tmp_path / "script"
@@ -58,7 +58,7 @@ def test_file_size_limit_keeps_what_is_finished(
 
 
 @pytest.mark.parametrize("folder", ["/proc/data", "/proc", "/dev/null/data"])
-def test_folder_that_cannot_be_is_told(request_: list[object], folder: str) -> None:
+def test_impossible_folder_is_reported(request_: list[object], folder: str) -> None:
     finished = run(*request_, "-o", folder)
     assert finished.says(folder)
     assert finished.code == (2 if folder.startswith("/dev/null") else 1)
@@ -66,7 +66,7 @@ def test_folder_that_cannot_be_is_told(request_: list[object], folder: str) -> N
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("arguments", [["list"], ["--help"]])
-def test_output_that_cannot_be_printed_is_told(arguments: list[str]) -> None:
+def test_output_that_cannot_be_printed_is_reported(arguments: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -77,7 +77,7 @@ def test_output_that_cannot_be_printed_is_told(arguments: list[str]) -> None:
     assert done.returncode == 1
 
 
-def test_terminal_that_cannot_show_every_letter_is_no_crash() -> None:
+def test_terminal_without_every_character_does_not_crash() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sparse_tasks", "--help"],
         cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
@@ -119,7 +119,7 @@ def at_night(values: Iterable[tuple[object, ...]], often: Callable[[int], object
 
 # Each shortage with one of the two.
 @pytest.mark.parametrize(("name", "files"), at_night(product(SHORTAGES, [0, 2]), lambda number: number % 4 in (0, 3)))
-def test_a_shortage_is_told_with_what_helps_and_what_is_kept(
+def test_a_shortage_is_reported_with_a_remedy_and_kept_files(
     name: str, files: int, request_: list[object], clean: dict[str, bytes | None], tmp_path: Path
 ) -> None:
     (error, words), folder, real = SHORTAGES[name], tmp_path / "data", os.fsync
@@ -156,7 +156,7 @@ def test_a_shortage_is_told_with_what_helps_and_what_is_kept(
         lambda number: number % 4 == number // 4 % 4,
     ),
 )
-def test_a_shortage_leaves_no_half_file_in_any_command(
+def test_a_shortage_leaves_no_partial_file_in_any_command(
     name: str, command: str, data: Path, gold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (error, words), made = SHORTAGES[name], tmp_path / "made"
@@ -176,7 +176,9 @@ def test_a_shortage_leaves_no_half_file_in_any_command(
     assert not [path for path in contents(made) if not (made / path).is_dir()]
 
 
-def test_another_error_is_no_shortage(request_: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_is_not_a_shortage(
+    request_: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fsync(descriptor: int) -> None:
         raise RuntimeError("a defect")
 
@@ -224,7 +226,7 @@ def test_libraries_that_would_hang_or_abort_are_not_loaded(
 
 
 @pytest.mark.slow
-def test_a_library_that_aborts_for_want_of_memory_is_told(request_: list[object], tmp_path: Path) -> None:
+def test_a_library_that_aborts_out_of_memory_is_reported(request_: list[object], tmp_path: Path) -> None:
     folder = tmp_path / "data"
     command = ["generate", "-l", "2M", "-t", "ruler_vt", "-n", "1", "-w", "1", *request_[-2:], "-o", folder]
     command += ["--encoder", "hf"]  # which takes much more memory
@@ -269,7 +271,7 @@ def test_a_command_with_limited_memory_that_is_killed_leaves_no_process(request_
 
 
 @pytest.mark.slow
-def test_a_worker_that_the_system_kills_is_told(request_: list[object], tmp_path: Path) -> None:
+def test_a_worker_killed_by_the_system_is_reported(request_: list[object], tmp_path: Path) -> None:
     folder = tmp_path / "data"
     command = ["generate", "-l", "32k", "-t", "ruler_niah", "-n", "2000", "-w", "2", *request_[-2:], "-o", folder]
     started = start(tmp_path, *command)
@@ -288,7 +290,7 @@ def test_a_worker_that_the_system_kills_is_told(request_: list[object], tmp_path
 
 
 @pytest.mark.slow
-def test_too_few_open_files_are_told(request_: list[object], tmp_path: Path) -> None:
+def test_too_few_open_files_are_reported(request_: list[object], tmp_path: Path) -> None:
     command = [*request_[:-4], "-w", "20", *request_[-2:], "-n", "40", "-o", tmp_path / "data"]
     finished = process(tmp_path, *command, limit=lambda: limited(resource.RLIMIT_NOFILE, 16))
     assert finished.says("too many open files; raise ulimit -n (it allows 16)")

@@ -68,9 +68,7 @@ def test_a_data_set_is_evaluated(evaluate: Callable[..., Finished], tmp_path: Pa
     assert all(len(row) <= 80 for row in finished.out.splitlines()[:-1])
 
 
-def test_json_is_the_result_and_doing_it_again_changes_nothing(
-    evaluate: Callable[..., Finished], tmp_path: Path
-) -> None:
+def test_json_is_the_result_and_repeating_changes_nothing(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
     first = evaluate("--format", "json")
     before = contents(tmp_path)
     second = evaluate("--format", "json")
@@ -116,7 +114,7 @@ def test_two_runs_never_share_a_folder(data: Path, gold: Path, tmp_path: Path) -
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_record_says_what_was_typed(evaluate: Callable[..., Finished], tmp_path: Path, data: Path) -> None:
+def test_the_record_has_the_command_line(evaluate: Callable[..., Finished], tmp_path: Path, data: Path) -> None:
     assert evaluate("-t", "ruler_niah", "-l", "4k", "--limit", "1", "--seed", "7", "--temperature", "0.5").code == 0
     record = json.loads((tmp_path / "run/run.json").read_bytes())
     assert problems(record, "run-1.0") == []
@@ -129,7 +127,7 @@ def test_the_record_says_what_was_typed(evaluate: Callable[..., Finished], tmp_p
 
 
 @pytest.mark.parametrize("given", [("dense", 0.0), ("quest", 0.9)])
-def test_what_made_the_outputs_is_a_label(
+def test_attention_of_replayed_outputs_is_a_label(
     evaluate: Callable[..., Finished], tmp_path: Path, given: tuple[str, float]
 ) -> None:
     method, sparsity = given
@@ -143,11 +141,11 @@ def test_what_made_the_outputs_is_a_label(
     assert record["model"]["name"] == "acme/small"
 
 
-def test_a_file_holds_the_outputs_of_one_attention(evaluate: Callable[..., Finished]) -> None:
+def test_a_file_has_the_outputs_of_one_attention(evaluate: Callable[..., Finished]) -> None:
     assert evaluate("-a", "quest,snapkv", "-s", "0.9").says("is a sweep", "name one")
 
 
-def test_predict_and_score_are_evaluate(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
+def test_predict_and_score_equal_evaluate(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
     assert evaluate().code == 0
     (tmp_path / "run").rename(tmp_path / "at once")
     predicted = evaluate(command="predict")
@@ -162,13 +160,13 @@ def test_predict_and_score_are_evaluate(evaluate: Callable[..., Finished], tmp_p
     assert without_times(tmp_path / "run") == without_times(tmp_path / "at once")
 
 
-def test_a_run_without_a_name_gets_one(data: Path, gold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_gets_a_default_name(data: Path, gold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run("evaluate", data, "--engine", "replay", "-m", gold).out.endswith("run: runs/gold.jsonl-data\n")
     assert (tmp_path / "runs/gold.jsonl-data/result.json").is_file()
 
 
-def test_a_data_set_that_moved_is_named_to_score(
+def test_a_moved_data_set_can_be_given_to_score(
     evaluate: Callable[..., Finished], tmp_path: Path, data: Path, gold: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(data, tmp_path / "here/data")
@@ -179,7 +177,7 @@ def test_a_data_set_that_moved_is_named_to_score(
     assert run("score", "run", "--data", data).code == 0
 
 
-def test_a_run_that_is_not_complete_is_not_scored(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
+def test_an_incomplete_run_is_not_scored(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
     assert evaluate(command="predict").code == 0
     path = tmp_path / "run/predictions.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[2:]))
@@ -189,7 +187,7 @@ def test_a_run_that_is_not_complete_is_not_scored(evaluate: Callable[..., Finish
     assert evaluate().code == 0
 
 
-def test_missing_outputs_are_told_in_one_line(data: Path, gold: Path, tmp_path: Path) -> None:
+def test_missing_outputs_are_reported_in_one_line(data: Path, gold: Path, tmp_path: Path) -> None:
     part = tmp_path / "part.jsonl"
     part.write_text("".join(gold.read_text().splitlines(keepends=True)[:5]))
     finished = run("evaluate", data, "--engine", "replay", "-m", part, "-o", tmp_path / "run")
@@ -220,7 +218,7 @@ def answers(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_killed_again_and_again_ends_with_the_same_files(
+def test_killed_repeatedly_ends_with_the_same_files(
     evaluate: Callable[..., Finished], data: Path, gold: Path, tmp_path: Path
 ) -> None:
     assert evaluate().code == 0
@@ -240,7 +238,7 @@ def test_killed_again_and_again_ends_with_the_same_files(
     assert without_times(folder) == without_times(tmp_path / "run")
 
 
-def test_ctrl_c_is_one_line_more_and_the_next_run_goes_on(data: Path, gold: Path, tmp_path: Path) -> None:
+def test_ctrl_c_adds_one_line_and_the_next_run_resumes(data: Path, gold: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = ["evaluate", data, "--engine", "replay", "--model", gold, "-o", folder]
     process = started(tmp_path, 1, *arguments)
@@ -261,7 +259,7 @@ def test_ctrl_c_is_one_line_more_and_the_next_run_goes_on(data: Path, gold: Path
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 
-def test_another_run_in_the_folder_is_one_line_and_left_alone(
+def test_another_run_in_the_folder_is_one_line_and_unchanged(
     evaluate: Callable[..., Finished], tmp_path: Path, gold: Path
 ) -> None:
     assert evaluate().code == 0

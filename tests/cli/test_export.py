@@ -52,7 +52,7 @@ def test_every_format_writes_what_it_names(name: str, scored: Path, tmp_path: Pa
     assert contents(tmp_path / "elsewhere") == contents(scored / "exports" / name)
 
 
-def test_a_folder_that_is_not_scored_is_one_line(tmp_path: Path) -> None:
+def test_an_unscored_folder_is_one_line(tmp_path: Path) -> None:
     finished = run("export", tmp_path / "nowhere", "--to", "lm_eval")
     assert finished.says("run", str(tmp_path / "nowhere"), "holds no result.json")
     assert finished.code == 2
@@ -67,7 +67,7 @@ def test_a_folder_that_is_not_scored_is_one_line(tmp_path: Path) -> None:
         ("predictions.jsonl", 1, ["8 of 8 predictions are missing", "complete the run: sparse-tasks evaluate"]),
     ],
 )
-def test_a_file_that_is_gone_is_one_line(missing: str, code: int, words: list[str], scored: Path) -> None:
+def test_a_missing_file_is_one_line(missing: str, code: int, words: list[str], scored: Path) -> None:
     (scored / missing).unlink()
     finished = run("export", scored, "--to", "every_eval_ever")
     assert finished.says(*words)
@@ -75,7 +75,7 @@ def test_a_file_that_is_gone_is_one_line(missing: str, code: int, words: list[st
     assert not (scored / "exports").exists()
 
 
-def test_a_number_that_is_not_finite_is_one_line(scored: Path) -> None:
+def test_a_non_finite_number_is_one_line(scored: Path) -> None:
     path = scored / "result.json"
     path.write_text(re.sub(r'"mean": [0-9.]+', '"mean": 1e400', path.read_text(encoding="utf-8")), encoding="utf-8")
     finished = run("export", scored, "--to", "lm_eval")

@@ -35,7 +35,7 @@ def test_summary_names_every_task_and_length(tmp_path: Path) -> None:
     assert f"data = load_dataset('{tmp_path}/data', 'story_multihop_3k', split='test')" in finished.out
 
 
-def test_json_is_alone_on_standard_output(tmp_path: Path) -> None:
+def test_only_json_is_on_standard_output(tmp_path: Path) -> None:
     finished = run(
         "generate", "-l", "2k", *FEW, "--depth", "0.5", "-t", "ruler_vt", "-o", tmp_path / "data", "--format", "json"
     )
@@ -64,7 +64,7 @@ def test_json_is_alone_on_standard_output(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["human", "json"])
-def test_dry_run_tells_and_writes_nothing(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_reports_and_writes_nothing(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "data"
     if format == "human":
         times = {("ruler_niah", 8192): 2.0, ("ruler_niah", 2**20): 250.0}

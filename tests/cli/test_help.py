@@ -79,7 +79,7 @@ def test_all_commands_are_registered() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_names_every_option_whole(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_has_every_option_in_full(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for columns in ("160", "80"):
         monkeypatch.setenv("COLUMNS", columns)
         finished = run(*command.split(), "-h")
@@ -136,11 +136,11 @@ def test_example_in_the_help_works(tmp_path: object, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["list", "predict", "attention"])
-def test_of_a_command_that_is_named_no_other_is_made(name: str) -> None:
+def test_a_named_command_builds_no_other(name: str) -> None:
     alone = _program([name, "--help"])
     assert [one.name for one in (*alone.registered_commands, *alone.registered_groups)] == [name]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--version"], ["-h", "list"], ["lists"]])
-def test_all_commands_are_made_where_none_is_named(arguments: list[str]) -> None:
+def test_all_commands_are_built_without_a_name(arguments: list[str]) -> None:
     assert _program(arguments) is app

@@ -50,7 +50,7 @@ def dense(ladder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return answered(ladder, tmp_path_factory.mktemp("runs") / "dense", ())
 
 
-def test_a_run_is_held_against_itself_over_the_levels(ladder: Path, tmp_path: Path) -> None:
+def test_a_run_is_compared_with_itself_over_the_levels(ladder: Path, tmp_path: Path) -> None:
     folder = answered(ladder, tmp_path / "run", ("retrieve", "all"))
     found = run("compare", folder, "--ladder", "--format", "json").json()
     assert [(one["length"], one["task"], one["n"]) for one in found["ladders"]] == [
@@ -79,7 +79,7 @@ def test_a_run_is_held_against_itself_over_the_levels(ladder: Path, tmp_path: Pa
         ((), "no loss of B is sure"),
     ],
 )
-def test_a_loss_has_a_place(ladder: Path, dense: Path, tmp_path: Path, wrong: tuple[str, ...], verdict: str) -> None:
+def test_a_loss_is_located(ladder: Path, dense: Path, tmp_path: Path, wrong: tuple[str, ...], verdict: str) -> None:
     folder = answered(ladder, tmp_path / "run", wrong, "snapkv")
     finished = run("compare", dense, folder, "--ladder")
     assert (finished.code, finished.err) == (0, "")
@@ -92,7 +92,7 @@ def test_a_loss_has_a_place(ladder: Path, dense: Path, tmp_path: Path, wrong: tu
     assert found["averages"] == []
 
 
-def test_from_what_a_model_is_unable_to_do_nothing_is_concluded(ladder: Path, tmp_path: Path) -> None:
+def test_no_conclusion_from_tasks_the_model_cannot_do(ladder: Path, tmp_path: Path) -> None:
     wrong = ("given", "retrieve", "compute", "all")
     nothing, sparse = answered(ladder, tmp_path / "nothing", wrong), answered(ladder, tmp_path / "b", wrong, "snapkv")
     out = run("compare", nothing, "--ladder").out
@@ -108,14 +108,14 @@ def test_from_what_a_model_is_unable_to_do_nothing_is_concluded(ladder: Path, tm
 
 
 @pytest.mark.parametrize(("said", "share"), [("I do not know", 1.0), ("<answer>brass bell</answer>", 0.0)])
-def test_answers_that_cannot_be_read_are_told(ladder: Path, tmp_path: Path, said: str, share: float) -> None:
+def test_unparsed_answers_are_reported(ladder: Path, tmp_path: Path, said: str, share: float) -> None:
     folder = answered(ladder, tmp_path / "run", ("given",), said=said)
     found = run("compare", folder, "--ladder", "--format", "json").json()["ladders"]
     assert {one["task"]: one["unparsed"] for one in found}["ladder_multihop"] == share
     assert f"{share:.0%}" in run("compare", folder, "--ladder").out
 
 
-def test_levels_stand_below_each_other_in_their_order(ladder: Path, dense: Path, tmp_path: Path) -> None:
+def test_levels_are_listed_in_order(ladder: Path, dense: Path, tmp_path: Path) -> None:
     out = run("compare", dense, answered(ladder, tmp_path / "run", ("all",), "snapkv"), "--ladder").out
     rows = [line.split("  ")[0] for line in out.splitlines() if re.match(r"given|retrieve|two prompts|all", line)]
     assert rows == ["given", "retrieve", "two prompts", "all"] * len(TASKS)
@@ -123,7 +123,7 @@ def test_levels_stand_below_each_other_in_their_order(ladder: Path, dense: Path,
     assert all(len(line) <= 80 for line in out.splitlines()[2:])
 
 
-def test_what_has_no_levels_is_refused(data: Path, dense: Path, tmp_path: Path) -> None:
+def test_runs_without_levels_are_refused(data: Path, dense: Path, tmp_path: Path) -> None:
     dataset, outputs = open_dataset(str(data)), tmp_path / "outputs.jsonl"
     texts = [{"id": row["id"], "text": "x"} for row in dataset.rows(dataset.select(), ["id"])]
     outputs.write_text("".join(json.dumps(line) + "\n" for line in texts), encoding="utf-8")
@@ -141,7 +141,7 @@ def test_what_has_no_levels_is_refused(data: Path, dense: Path, tmp_path: Path) 
         assert (refused.code, words in refused.err) == (2, True)
 
 
-def test_exports_of_the_data_say_that_they_hold_the_first_question_alone(ladder: Path, tmp_path: Path) -> None:
+def test_exports_report_that_they_only_have_the_first_question(ladder: Path, tmp_path: Path) -> None:
     done = run("export", ladder, "--to", "lm_eval_task", "-o", tmp_path / "exported")
     assert done.code == 0
     assert "only the first is exported" in done.err

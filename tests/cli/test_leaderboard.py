@@ -52,7 +52,7 @@ def test_an_honest_submission_is_accepted(submission: Path, data: Path) -> None:
     assert (contents(data), submission.read_bytes()) == before
 
 
-def test_without_data_it_is_generated_again(submission: Path, data: Path, tmp_path: Path) -> None:
+def test_without_data_it_is_regenerated(submission: Path, data: Path, tmp_path: Path) -> None:
     expected = run("leaderboard", "check", submission, "--data", data)
     assert run("leaderboard", "check", submission, "-w", "1") == expected
     manifest = tmp_path / "board.json"
@@ -85,7 +85,7 @@ def test_a_forged_one_is_refused_with_reasons(forged: Path, data: Path) -> None:
     assert (finished.code, finished.json()["accepted"]) == (1, False)
 
 
-def test_what_cannot_be_checked_is_one_line(submission: Path, data: Path, tmp_path: Path) -> None:
+def test_an_uncheckable_submission_is_one_line(submission: Path, data: Path, tmp_path: Path) -> None:
     for arguments, words in (
         (["check", tmp_path / "nowhere.json", "--data", data], ["file", "nowhere.json", "cannot be read"]),
         (["check", data, "--data", data], ["file", str(data), "is a folder", "name a submission"]),
@@ -127,7 +127,7 @@ def test_no_control_character_of_a_submission_reaches_the_terminal(
         assert "evil" in finished.out
 
 
-def test_the_board_is_built_of_what_was_accepted(submission: Path, tmp_path: Path) -> None:
+def test_the_board_is_built_from_accepted_submissions(submission: Path, tmp_path: Path) -> None:
     folder, site = tmp_path / "accepted", tmp_path / "site"
     folder.mkdir()
     (folder / "one.json").write_bytes(submission.read_bytes())
@@ -137,7 +137,7 @@ def test_the_board_is_built_of_what_was_accepted(submission: Path, tmp_path: Pat
     assert finished.out == f"1 submission, 1 run: {site}/index.html ({page})\n"
 
 
-def test_checking_loads_nothing_that_generates_or_draws(submission: Path, data: Path) -> None:
+def test_checking_does_not_import_generators_or_plots(submission: Path, data: Path) -> None:
     arguments = ["leaderboard", "check", str(submission), "--data", str(data)]
     heavy = {"torch", "datasets", "transformers", "matplotlib", "nltk", "vllm", "openai", "faker"}
     assert not loaded(ABSENT + CALL.format(arguments=arguments)) & heavy

@@ -10,7 +10,7 @@ from sparse_tasks.generators.task import TASKS, parameters
 from tests.cli.program import run
 
 
-def test_json_holds_every_task_with_its_parameters() -> None:
+def test_json_has_every_task_with_its_parameters() -> None:
     listed = run("list", "--format", "json").json()
     assert [task["name"] for task in listed["tasks"]] == TASKS.names()
     for shown, task in zip(listed["tasks"], TASKS, strict=True):
@@ -47,7 +47,7 @@ def test_names_can_be_copied_whole(columns: str, monkeypatch: pytest.MonkeyPatch
     assert max(map(len, finished.out.splitlines())) <= int(columns)
 
 
-def test_what_a_group_shares_stands_once() -> None:
+def test_shared_parameters_of_a_group_are_listed_once() -> None:
     out = run("list").out
     assert out.count("\nstory.locale") == 1
     assert "story_retrieval.locale" not in out

@@ -55,7 +55,7 @@ def test_address_and_the_lines_that_load_it_are_printed(hub: FakeHub, data: Path
     assert contents(data) == before
 
 
-def test_dry_run_lists_files_and_sizes_and_asks_nobody(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_lists_files_and_sizes_without_asking(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     finished = run("publish", data, NAME, "-w", "1", "--dry-run")
     assert (finished.code, finished.err) == (0, "")
@@ -66,7 +66,7 @@ def test_dry_run_lists_files_and_sizes_and_asks_nobody(data: Path, monkeypatch: 
     assert re.fullmatch(r" +0\.1 MiB  in 7 files for .*/datasets/org/data; nothing was uploaded\.", last)
 
 
-def test_other_data_is_not_replaced_unless_told_to(hub: FakeHub, data: Path, other: Path) -> None:
+def test_other_data_is_not_replaced_without_overwrite(hub: FakeHub, data: Path, other: Path) -> None:
     run("publish", other, NAME, "-w", "1")
     finished = run("publish", data, NAME, "-w", "1")
     assert finished.says("repository: 'org/data' holds other data", "--overwrite", "--revision")
@@ -110,7 +110,7 @@ def test_on_a_terminal_it_asks(
     assert len(hub.repos[NAME].commits) == commits
 
 
-def test_data_that_is_not_valid_is_not_published(hub: FakeHub, data: Path, tmp_path: Path) -> None:
+def test_invalid_data_is_not_published(hub: FakeHub, data: Path, tmp_path: Path) -> None:
     path = shutil.copytree(data, tmp_path / "damaged")
     (path / "README.md").write_text("Mine.")
     finished = run("publish", path, NAME, "-w", "1")
@@ -120,7 +120,7 @@ def test_data_that_is_not_valid_is_not_published(hub: FakeHub, data: Path, tmp_p
     assert hub.requests == []
 
 
-def test_text_without_a_clear_licence_needs_a_word(hub: FakeHub, data: Path, tmp_path: Path) -> None:
+def test_text_without_a_clear_licence_needs_confirmation(hub: FakeHub, data: Path, tmp_path: Path) -> None:
     path = shutil.copytree(data, tmp_path / "data")
     manifest = json.loads((path / "sparse_tasks.json").read_text())
     corpus = {"name": "qa_toefl", "sha256": "0" * 64, "origin": "toefl.jsonl", "revision": None, "licence": None}
@@ -147,7 +147,7 @@ def test_bad_input_is_one_line(hub: FakeHub, data: Path, tmp_path: Path, monkeyp
 
 
 @pytest.mark.nightly
-def test_a_run_that_was_killed_goes_on_where_it_stopped(hub: FakeHub, data: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_where_it_stopped(hub: FakeHub, data: Path, tmp_path: Path) -> None:
     hub.uploads, hub.stuck = 2, True
     arguments = ("publish", data, NAME, "-w", "1")
     killed = start(tmp_path, *arguments, env=environment(hub, tmp_path / "home"))

@@ -19,7 +19,7 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_it_writes_one_page_into_a_new_folder_and_says_where(runs: Path, tmp_path: Path) -> None:
+def test_it_writes_one_page_into_a_new_folder_and_prints_its_path(runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.html"
     done = run("report", runs, "-o", path, "--title", "My runs")
     assert done.code == 0, done.err
@@ -37,7 +37,7 @@ def test_it_writes_one_page_into_a_new_folder_and_says_where(runs: Path, tmp_pat
     assert path.read_text() == "mine"
 
 
-def test_bad_input_is_told_in_one_line_and_nothing_is_written(runs: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_writes_nothing(runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     for arguments, words in (
         (["nowhere"], ["runs", "nowhere"]),

@@ -46,7 +46,7 @@ def test_colour_marks_the_evidence(data: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}])
-def test_no_colour_where_none_is_wanted(data: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+def test_no_colour_can_be_set(data: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     for finished in (run("show", data, "ruler_niah", "0"), run("list"), run("validate", data, "-w", "1")):
@@ -69,7 +69,7 @@ def test_json_is_the_row_of_the_shortest_length_unless_another_is_named(data: Pa
     assert run("show", data, "story_multihop", "0", "-l", "4k", "--format", "json").json()["length"] == 4096
 
 
-def test_a_task_that_is_not_told_is_the_only_one_or_all_are_named(data: Path, tmp_path: Path) -> None:
+def test_a_missing_task_is_the_only_one_or_all_are_listed(data: Path, tmp_path: Path) -> None:
     several = run("show", data)
     assert several.code == 2
     assert several.err == f"error: task: '{data}' has several tasks; choose from ruler_niah, story_multihop\n"
@@ -147,7 +147,7 @@ UNREADABLE: dict[str, tuple[Damage, str]] = {
 
 @pytest.mark.parametrize("name", UNREADABLE)
 @pytest.mark.parametrize("format", ["human", "json"])
-def test_a_damaged_file_is_named_with_what_is_wrong_and_what_works(
+def test_a_damaged_file_is_named_with_its_problem_and_a_remedy(
     name: str, format: str, data: Path, tmp_path: Path
 ) -> None:
     path = shutil.copytree(data, tmp_path / "data")
@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_another_sample_is_not_shown_for_the_one_that_was_named(name: str, data: Path, tmp_path: Path) -> None:
+def test_another_sample_is_not_shown_instead(name: str, data: Path, tmp_path: Path) -> None:
     path = shutil.copytree(data, tmp_path / "it's here")
     damage, words = WRONG[name]
     damage(path / NIAH)
@@ -197,7 +197,7 @@ CHANGED: dict[str, Damage] = {
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_a_file_that_was_changed_is_shown_with_a_note(name: str, data: Path, tmp_path: Path) -> None:
+def test_a_changed_file_is_shown_with_a_note(name: str, data: Path, tmp_path: Path) -> None:
     path = shutil.copytree(data, tmp_path / "data")
     CHANGED[name](path / NIAH)
     finished = run("show", path, "ruler_niah", "0")
@@ -216,7 +216,7 @@ def test_a_damaged_manifest_is_named(content: bytes, data: Path, tmp_path: Path)
     assert finished.code == 1
 
 
-def test_what_is_there_of_a_data_set_that_is_not_finished_is_shown(data: Path, tmp_path: Path) -> None:
+def test_finished_samples_of_an_incomplete_data_set_are_shown(data: Path, tmp_path: Path) -> None:
     path = shutil.copytree(data, tmp_path / "data")
     (path / "sparse_tasks.json").unlink()
     assert run("show", path, "ruler_niah", "0").out == run("show", data, "ruler_niah", "0").out
@@ -225,7 +225,7 @@ def test_what_is_there_of_a_data_set_that_is_not_finished_is_shown(data: Path, t
 
 
 @pytest.mark.parametrize("folder", ["x" * 300, "file", "file/below"])
-def test_what_is_no_folder_is_one_line(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_folder_is_one_line(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("words")
     finished = run("show", folder, "ruler_niah", "0")
@@ -233,7 +233,7 @@ def test_what_is_no_folder_is_one_line(folder: str, tmp_path: Path, monkeypatch:
     assert finished.code == 2
 
 
-def test_words_like_markup_are_shown_as_they_are(data: Path, tmp_path: Path) -> None:
+def test_markup_in_a_prompt_is_shown_literally(data: Path, tmp_path: Path) -> None:
     text, path = "[bold]not bold[/bold] [/nothing] :boom: [link=x]", shutil.copytree(data, tmp_path / "data")
     cells(answer=text, params='{"x": "[/b] :boom:"}')(path / NIAH)
     finished = run("show", path, "ruler_niah", "0")

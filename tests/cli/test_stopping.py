@@ -90,7 +90,7 @@ def kill_again_and_again(
 
 
 @pytest.mark.parametrize(("seed", "workers"), [pytest.param(1, 1, marks=pytest.mark.nightly), (2, 2)])
-def test_killed_again_and_again_ends_with_the_same_bytes(
+def test_killed_repeatedly_ends_with_the_same_bytes(
     seed: int, workers: int, tmp_path: Path, scratch: Path, unstopped: Path, small: list[object]
 ) -> None:
     folder, clean = tmp_path / "data", contents(unstopped)
@@ -163,7 +163,7 @@ def test_other_signals_stop_it_as_well(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.nightly)])
-def test_killed_at_any_time_it_starts_again_at_once(kills: int, tmp_path: Path, scratch: Path) -> None:
+def test_killed_at_any_time_it_restarts_at_once(kills: int, tmp_path: Path, scratch: Path) -> None:
     request = ["generate", "-l", "4k", "-t", "story", "-n", "12", "-w", "2", "-o", tmp_path / "data"]
     chance, begun = random.Random(kills), list[int]()
     for _ in range(kills):
@@ -217,7 +217,7 @@ def test_second_process_in_the_same_folder_is_refused(tmp_path: Path, scratch: P
     assert ends(started)[0] == 130
 
 
-def test_reader_that_leaves_early_is_no_error() -> None:
+def test_closed_pipe_is_not_an_error() -> None:
     ours, theirs = os.pipe()
     started = subprocess.Popen(
         [sys.executable, "-m", "sparse_tasks", "list"], stdout=theirs, stderr=subprocess.PIPE, text=True
@@ -289,7 +289,7 @@ def counted(folder: Path, what: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_wherever_it_is_stopped_it_says_what_is_kept_and_how_to_go_on(
+def test_stopped_anywhere_it_reports_what_is_kept_and_how_to_resume(
     name: str, data: Path, gold: Path, scored: Path, small: list[object], tmp_path: Path
 ) -> None:
     patch = pytest.MonkeyPatch()

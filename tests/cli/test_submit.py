@@ -40,7 +40,7 @@ def test_runs_become_one_file(runs: list[Path], data: Path, tmp_path: Path) -> N
     assert [contents(folder) for folder in runs] == before
 
 
-def test_an_older_submission_is_written_over_and_nothing_else(runs: list[Path], tmp_path: Path) -> None:
+def test_only_an_older_submission_is_overwritten(runs: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "submission.json"
     assert run("submit", *runs, "-o", path, "--name", "one").code == 0
     assert run("submit", *runs, "-o", path, "--name", "two").code == 0
@@ -53,7 +53,7 @@ def test_an_older_submission_is_written_over_and_nothing_else(runs: list[Path], 
     assert contents(runs[0]) == before
 
 
-def test_what_cannot_be_submitted_is_one_line_and_no_file(runs: list[Path], data: Path, tmp_path: Path) -> None:
+def test_an_invalid_submission_is_one_line_and_no_file(runs: list[Path], data: Path, tmp_path: Path) -> None:
     path = tmp_path / "submission.json"
     predicted = tmp_path / "predicted"
     outputs = runs[0].with_suffix(".jsonl")
@@ -169,7 +169,7 @@ def _checked(runs: list[Path], data: Path, folder: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("kind", [*OF_SETTINGS, *OF_DATA])
-def test_what_every_check_refuses_is_refused_for_the_same_reason(
+def test_submit_refuses_what_every_check_refuses_with_the_same_reason(
     kind: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, path = tmp_path / "run", tmp_path / "submission.json"
@@ -193,7 +193,7 @@ def test_what_every_check_refuses_is_refused_for_the_same_reason(
 
 
 @pytest.mark.parametrize("kind", OF_SETTINGS)
-def test_settings_are_enough_where_the_data_set_is_gone(kind: str, data: Path, tmp_path: Path) -> None:
+def test_settings_are_enough_without_the_data_set(kind: str, data: Path, tmp_path: Path) -> None:
     options, spoil = OF_SETTINGS[kind]
     here = shutil.copytree(data, tmp_path / "data")
     folder = _made(tmp_path / "run", here, **options)
@@ -205,7 +205,7 @@ def test_settings_are_enough_where_the_data_set_is_gone(kind: str, data: Path, t
     assert finished.code == 2
 
 
-def test_a_data_set_that_is_gone_is_said_and_can_be_named(data: Path, tmp_path: Path) -> None:
+def test_a_missing_data_set_is_reported_and_can_be_given(data: Path, tmp_path: Path) -> None:
     here, path = shutil.copytree(data, tmp_path / "here"), tmp_path / "it's.json"
     folder = _made(tmp_path / "run", here)
     moved = here.rename(tmp_path / "moved")
@@ -224,13 +224,13 @@ def test_a_data_set_that_is_gone_is_said_and_can_be_named(data: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("options", [{"limit": 1}, {"tasks": ["ruler_niah"]}, {"attention": "unknown"}, QUEST])
-def test_what_a_check_accepts_is_taken(options: dict[str, Any], data: Path, tmp_path: Path) -> None:
+def test_what_a_check_accepts_is_accepted(options: dict[str, Any], data: Path, tmp_path: Path) -> None:
     path = tmp_path / "submission.json"
     assert run("submit", _made(tmp_path / "run", data, **options), "-o", path).code == 0
     assert run("leaderboard", "check", path, "--data", data).code == 0
 
 
-def test_a_run_that_is_not_whole_is_not_taken(runs: list[Path], tmp_path: Path) -> None:
+def test_an_incomplete_run_is_refused(runs: list[Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(runs[0], tmp_path / "run"))
     lines = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "predictions.jsonl").write_bytes(b"".join(lines[:-1]))

@@ -18,7 +18,7 @@ def damaged(data: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_valid_folder_is_called_so(data: Path) -> None:
+def test_valid_folder_passes(data: Path) -> None:
     finished = run("validate", data, "-w", "1")
     assert (finished.code, finished.err) == (0, "")
     assert finished.out.startswith(f"{data}: valid (4 files, 8 samples, ")
@@ -30,7 +30,7 @@ def test_valid_folder_is_called_so(data: Path) -> None:
     assert report["tokens"] > 0
 
 
-def test_problems_are_told_with_their_place(damaged: Path) -> None:
+def test_problems_are_reported_with_their_place(damaged: Path) -> None:
     finished = run("validate", damaged, "-w", "1")
     assert (finished.code, finished.err) == (1, "")
     first, second, verdict = finished.out.splitlines()
@@ -46,7 +46,7 @@ def test_problems_are_told_with_their_place(damaged: Path) -> None:
     ]
 
 
-def test_many_problems_are_cut_short(damaged: Path) -> None:
+def test_many_problems_are_truncated(damaged: Path) -> None:
     for number in range(60):
         (damaged / f"more{number}.parquet").write_bytes(b"")
     lines = run("validate", damaged, "-w", "1").out.splitlines()

@@ -51,12 +51,12 @@ def test_bad_input_and_other_failures_have_different_exit_codes(kind: type[Spars
     ("name", "expected"),
     [("hops", "hop"), ("HOP", "hop"), ("chian", "chain"), ("Sink ", "SINK"), ("windw", "window")],
 )
-def test_a_misspelt_name_gets_the_nearest_one(name: str, expected: str) -> None:
+def test_a_misspelt_name_suggests_the_nearest(name: str, expected: str) -> None:
     choices = ["hop", "chain", "SINK", "window"]
     assert nearest(name, choices).startswith(f"is unknown; did you mean {expected!r}?")
 
 
-def test_a_name_like_nothing_gets_all_choices_in_order() -> None:
+def test_an_unrelated_name_lists_all_choices_in_order() -> None:
     assert nearest("xyzzy", ["window", "hop"]) == "is unknown; choose from hop, window"
     assert nearest("", ["window", "hop"]) == "is unknown; choose from hop, window"
 
@@ -78,7 +78,7 @@ def test_the_name_suggested_is_one_of_the_choices(choices: list[str], name: str)
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt(), SystemExit(143), OutputError("full"), MemoryError()])
-def test_whatever_ends_a_block_early_is_told_what_is_kept(ending: BaseException) -> None:
+def test_anything_that_ends_a_block_early_notes_what_is_kept(ending: BaseException) -> None:
     done: list[int] = []
 
     def command() -> None:
@@ -97,7 +97,7 @@ def test_whatever_ends_a_block_early_is_told_what_is_kept(ending: BaseException)
     assert kept(leaving.value) == ["kept in one: 1 files", "kept in all: 1 run"]
 
 
-def test_nothing_is_told_of_what_is_deleted_nor_where_there_is_nothing() -> None:
+def test_no_note_for_deleted_files_or_without_files() -> None:
     for words in ("", "8 files"):
         with pytest.raises(OutputError) as raised, keeping_nothing(), keeping("here", lambda words=words: words):  # type: ignore[misc]
             raise OutputError("full")
@@ -106,6 +106,6 @@ def test_nothing_is_told_of_what_is_deleted_nor_where_there_is_nothing() -> None
         pass
 
 
-def test_commands_are_told_without_passwords() -> None:
+def test_commands_are_shown_without_passwords() -> None:
     words = ["--engine-arg", "base_url=https://me:secret@host/v1", "a@b"]
     assert without_passwords(words) == ["--engine-arg", "base_url=https://host/v1", "a@b"]

@@ -12,7 +12,7 @@ from sparse_tasks.core.errors import OutputError
 from sparse_tasks.core.files import PARTIAL_PREFIX, remove_leftovers, write_whole
 
 
-def test_content_is_there_and_nothing_else(tmp_path: Path) -> None:
+def test_only_the_content_is_written(tmp_path: Path) -> None:
     write_whole(tmp_path / "new" / "deep" / "file", b"content")
     write_whole(tmp_path / "new" / "deep" / "file", b"other")
     write_whole(tmp_path / "empty", b"")
@@ -22,7 +22,7 @@ def test_content_is_there_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_mode_is_what_the_user_is_used_to(tmp_path: Path, mask: int, mode: int) -> None:
+def test_mode_follows_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
     before = os.umask(mask)
     try:
         write_whole(tmp_path / "file", b"content")
@@ -45,7 +45,7 @@ def test_failure_at_any_step_leaves_the_old_file(tmp_path: Path, step: str, monk
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"old"}
 
 
-def test_no_place_for_a_file_is_told(tmp_path: Path) -> None:
+def test_impossible_path_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "below", tmp_path / "folder", Path("/proc/file")):

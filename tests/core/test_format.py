@@ -20,7 +20,7 @@ def test_unknown_values_are_a_dash(name: str, value: float | None) -> None:
     assert TYPESET.interval(0.1, value) == TYPESET.interval(value, 0.1) == "–"
 
 
-def test_signs_are_those_of_the_style_and_zero_has_none() -> None:
+def test_signs_follow_the_style_and_zero_has_none() -> None:
     assert (TYPESET.number(-0.5, 1), PLAIN.number(-0.5, 1)) == ("−0.5", "-0.5")
     assert [PLAIN.signed(value) for value in (0.1234, -0.1234, 0.0, -0.0001)] == ["+0.123", "-0.123", "0.000", "0.000"]
     assert TYPESET.interval(-0.1, 0.2, sign=True) == "−0.100 to +0.200"
@@ -69,7 +69,7 @@ def test_sizes_below_a_tenth_of_a_mebibyte_are_in_kibibytes(count: int, said: st
 
 
 @given(st.text())
-def test_nothing_invisible_is_left_and_nothing_visible_is_lost(text: str) -> None:
+def test_invisible_characters_are_escaped_and_others_kept(text: str) -> None:
     shown = visible(text)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", shown)
     if text.isprintable():

@@ -13,7 +13,7 @@ from sparse_tasks.core.hub import fetching, is_hub_id
     "name",
     ["org/name", "Qwen/Qwen2.5-7B-Instruct", "a/b@main", "a/b@refs/pr/1", "a_b/c.d@0123456789abcdef", "a/b@v1.0"],
 )
-def test_a_hub_id_is_one(name: str) -> None:
+def test_a_hub_id_is_recognised(name: str) -> None:
     assert is_hub_id(name)
 
 
@@ -22,7 +22,7 @@ def test_a_hub_id_is_one(name: str) -> None:
     ["", "name", "./name", "../name", "/org/name", "org/name/", "org/name/more", "org/na me", "org/name@", "org\\name",
      "~/name", "org/name\n", "örg/name", ".hidden/name"],
 )  # fmt: skip
-def test_what_could_be_a_path_is_no_hub_id(name: str) -> None:
+def test_a_possible_path_is_not_a_hub_id(name: str) -> None:
     assert not is_hub_id(name)
 
 
@@ -43,13 +43,13 @@ def test_a_failure_is_one_line_with_its_cause(raised: Exception, told: str) -> N
     assert caught.value.__cause__ is raised
 
 
-def test_a_file_that_is_not_there_is_left_to_the_caller() -> None:
+def test_a_missing_file_is_left_to_the_caller() -> None:
     with pytest.raises(EntryNotFoundError) as caught, fetching("model", "org/name"):
         raise EntryNotFoundError("no such file")
     assert not isinstance(caught.value, UsageError)
 
 
-def test_what_is_no_failure_of_fetching_goes_through() -> None:
+def test_other_errors_are_not_changed() -> None:
     with pytest.raises(KeyError), fetching("model", "org/name"):
         raise KeyError("mine")
     with fetching("model", "org/name"):

@@ -36,7 +36,7 @@ def test_units_are_binary_and_case_does_not_matter(text: str | int, tokens: int)
         *("k64", "\u0666\u0664k", "\uff16\uff14k", "64\u212a", "1" * 10, "9" * 5_000, True, 1.5, None),
     ],
 )
-def test_anything_else_is_refused_and_the_message_says_how_to_write_it(text: object) -> None:
+def test_anything_else_is_refused_with_the_right_form(text: object) -> None:
     with pytest.raises(
         UsageError, match=re.escape(f"length: {text!r} is not a length; write tokens as 65536, 64k or 1M")
     ):

@@ -39,7 +39,7 @@ def test_parameters_are_the_fields_that_have_help_in_order() -> None:
     assert Parameter("trays", int, 2, "how many trays", 1, 4) == TRAYS
 
 
-def test_ranges_are_told_in_words() -> None:
+def test_ranges_are_given_in_words() -> None:
     assert [p.range for p in parameters(Oven)] == [
         "1..4",
         "0.0..1.0",
@@ -94,7 +94,7 @@ def test_values_and_texts_are_read(owner: Parameter, value: object, expected: ob
         (TIMER, -1, "out of range; choose from 0.0.."),
     ],
 )
-def test_what_does_not_fit_is_told_with_what_would(owner: Parameter, value: Any, remedy: str) -> None:
+def test_invalid_values_are_reported_with_the_range(owner: Parameter, value: Any, remedy: str) -> None:
     with pytest.raises(UsageError) as error:
         owner.parse("oven", value)
     assert (error.value.field, error.value.remedy) == (f"oven.{owner.name}", f"is {remedy}")
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_told_with_what_would(owner: Parameter, value: Any,
 @given(
     st.integers(1, 4), st.floats(0, 1), st.booleans(), st.sampled_from(["bake", "grill"]), st.none() | st.integers(1)
 )
-def test_settings_make_the_same_again(trays: int, heat: float, fan: bool, mode: str, minutes: int | None) -> None:
+def test_settings_recreate_the_same_object(trays: int, heat: float, fan: bool, mode: str, minutes: int | None) -> None:
     oven = Oven(trays=trays, heat=heat, fan=fan, mode=mode, minutes=minutes)
     assert Oven.from_settings(oven.settings()) == oven
     given_values = {name: str(value) for name, value in oven.settings().items() if value is not None}
@@ -151,7 +151,7 @@ def test_a_later_parameter_changes_no_settings_until_it_is_set() -> None:
 
 
 @pytest.mark.parametrize("taken", ["settings", "from_settings", "name", "mix"])
-def test_a_parameter_hides_no_member_of_a_base(taken: str) -> None:
+def test_a_parameter_cannot_hide_a_member_of_a_base(taken: str) -> None:
     @dataclass(frozen=True)
     class Base(Parametric):
         speed: int = parameter(1, "how fast")

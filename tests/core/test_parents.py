@@ -127,7 +127,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow  # tracing takes SIGTERM for itself
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_what_has_nothing_to_keep_is_killed_by_a_signal_that_stops(sent: signal.Signals, tmp_path: Path) -> None:
+def test_processes_without_data_are_killed_at_a_signal(sent: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     root = Path(__file__).parents[2]
     with subprocess.Popen(
@@ -145,7 +145,7 @@ def test_what_has_nothing_to_keep_is_killed_by_a_signal_that_stops(sent: signal.
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_watcher_waits_for_its_parent_and_holds_nothing_that_others_wait_for(sent: signal.Signals) -> None:
+def test_a_watcher_waits_for_its_parent_and_keeps_no_pipe_open(sent: signal.Signals) -> None:
     script = (
         "import signal, sys\nfrom sparse_tasks.core.parents import starting\n"
         "for _ in range(2):\n    with starting():\n        pass\n"

@@ -11,7 +11,7 @@ import pytest
 from sparse_tasks.core.paths import GivenPath, as_given, to_path
 
 
-def test_paths_made_of_a_given_one_say_its_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_derived_paths_keep_the_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = to_path("./a/b")
     folder.mkdir(parents=True)
@@ -26,7 +26,7 @@ def test_paths_made_of_a_given_one_say_its_dot(tmp_path: Path, monkeypatch: pyte
     assert str(folder.resolve()) == str((tmp_path / "a" / "b").resolve())
 
 
-def test_a_given_path_is_the_path() -> None:
+def test_a_given_path_equals_the_path() -> None:
     given, plain = GivenPath("./a/b"), Path("a/b")
     assert given == plain
     assert plain == given
@@ -38,7 +38,7 @@ def test_a_given_path_is_the_path() -> None:
 
 
 @pytest.mark.parametrize("words", [["-o", "./x"], ["-o./x"], ["--output=./x"], ["./x"], ["y", "./x/"]])
-def test_a_value_is_as_the_command_line_has_it(words: list[str]) -> None:
+def test_a_value_is_shown_as_on_the_command_line(words: list[str]) -> None:
     assert str(as_given(Path("x"), words)) == "./x"
     assert list(map(str, as_given([Path("y"), Path("x/z")], words))) == ["y", "./x/z"]
     assert as_given("x", words) == "x"
@@ -46,6 +46,6 @@ def test_a_value_is_as_the_command_line_has_it(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "../x", "/x/y", "."])
-def test_other_paths_stay(text: str) -> None:
+def test_other_paths_are_unchanged(text: str) -> None:
     assert type(to_path(text)) is type(Path())
     assert str(as_given(Path(text), [text])) == text

@@ -35,7 +35,7 @@ def test_members_come_in_the_order_of_registration() -> None:
     assert registry.get("snapkv") == "SNAPKV"
 
 
-def test_a_name_taken_by_another_member_is_refused_and_the_first_stays() -> None:
+def test_a_taken_name_is_refused_and_the_first_member_kept() -> None:
     registry = filled()
     assert registry.names()
     with pytest.raises(ValueError, match="method 'quest' is registered twice"):
@@ -91,7 +91,7 @@ def test_a_plugin_cannot_take_the_name_of_a_built_in(monkeypatch: pytest.MonkeyP
         registry.get("quest")
 
 
-def test_a_member_in_a_module_of_its_own_is_imported_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_member_in_its_own_module_is_imported_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     loads: list[str] = []
     registry: Registry[str] = Registry(
@@ -110,7 +110,7 @@ def test_a_member_in_a_module_of_its_own_is_imported_alone(monkeypatch: pytest.M
     assert registry.names() == ["quest", "window"]
 
 
-def test_a_look_up_waits_for_another_thread_that_loads() -> None:
+def test_a_look_up_waits_for_a_loading_thread() -> None:
     begun, go_on = Event(), Event()
 
     def load() -> None:

@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return store_at(places[request.param])
 
 
-def test_files_are_what_was_written_last(store: Store) -> None:
+def test_files_have_the_last_written_content(store: Store) -> None:
     assert store.names() == []
     assert not store.has("a")
     with pytest.raises(FileNotFoundError):
@@ -50,7 +50,7 @@ def test_files_are_what_was_written_last(store: Store) -> None:
     assert store.names() == ["a"]
 
 
-def test_unfinished_files_are_cleared_away_and_no_others(store: Store) -> None:
+def test_only_unfinished_files_are_removed(store: Store) -> None:
     for name in ("a", ".hidden", f"{PARTIAL_PREFIX}x"):
         store.write(name, b"")
     store.clean()
@@ -67,12 +67,12 @@ def test_name_is_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("address", ["nonsense://bucket/data", "s3://", "memory:///", "hf://datasets/me/data"])
-def test_address_of_no_place_is_refused(address: str) -> None:
+def test_unknown_address_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match=f"output: '{address}' (cannot be written to|has no path|would have a commit)"):
         store_at(address)
 
 
-def test_place_without_rights_or_bucket_is_told(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_rights_or_bucket_are_reported(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(OutputError, match=r"cannot write s3://nowhere/data/a: .*bucket does not exist"):

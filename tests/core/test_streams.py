@@ -35,7 +35,7 @@ chatter.restore()
 """
 
 
-def test_only_what_others_write_is_kept() -> None:
+def test_only_output_of_libraries_is_captured() -> None:
     for arguments in ([], ["program"]):
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True

@@ -23,7 +23,7 @@ def turn(question: str, answer: str, history: int) -> Turn:
 TURNS = [turn("Who?", "Ann", 0), turn("Where?", "Here", 1), turn("When?", "Now", 2), turn("Why?", "So", 0)]
 
 
-def test_questions_stand_behind_those_before_them_and_their_gold_answers() -> None:
+def test_questions_follow_earlier_ones_and_their_gold_answers() -> None:
     assert messages("A text. ", TURNS, 0) == ("A text. Who?",)
     assert messages("A text. ", TURNS, 2, "!") == (
         "A text. Who?",
@@ -40,13 +40,13 @@ def test_prompts_are_cut_where_their_context_ends() -> None:
     assert stem_of("A text. Who?", "Who?", "<answer>\n") == "A text. "
 
 
-def test_names_of_questions_are_those_of_their_samples_with_a_number() -> None:
+def test_question_ids_are_sample_ids_with_a_number() -> None:
     names = [request_id("story-1-0", number) for number in range(3)]
     assert names == ["story-1-0", "story-1-0#2", "story-1-0#3"]
     assert {sample_id(name) for name in names} == {"story-1-0"}
 
 
-def test_chats_are_written_by_the_template_and_end_where_the_model_goes_on() -> None:
+def test_chats_are_rendered_and_end_where_the_model_continues() -> None:
     template = ChatTemplate(CHAT)
     later = ("Ann", "Where?")
     assert template.render("Who?", later=later) == "[user]Who?[assistant]Ann[user]Where?[go]"
@@ -61,7 +61,7 @@ def test_templates_that_lose_a_message_are_refused(beginning: str) -> None:
         last.render("Who?", beginning, ("Ann", "Where?"))
 
 
-def test_bare_questions_are_one_text(qwen: PromptTokenizer) -> None:
+def test_questions_without_a_template_are_one_text(qwen: PromptTokenizer) -> None:
     bare = qwen.with_template(None)
     assert bare.render("Who?", later=("Ann", "Where?\n\n<explanation>")) == "Who?\n\nAnn\n\nWhere?\n\n<explanation>"
 

@@ -139,15 +139,15 @@ def scored(metric: str, answer: str, gold: list[str], question: str = QUESTION) 
         ("unordered_fraction", "|Names|\n|---|\n" + "\n".join(f"|{name}|" for name in NAMES), NAMES, ["table"]),
     ],
 )
-def test_what_is_unambiguous_is_read_and_says_by_which_rule(
+def test_unambiguous_answers_are_read_with_their_rules(
     metric: str, answer: str, gold: list[str], rules: list[str]
 ) -> None:
     one = scored(metric, answer, gold)
     assert (one.value, one.parsed, list(one.rules)) == (1.0, True, rules)
 
 
-def test_every_rule_is_tried_above() -> None:
-    cases = test_what_is_unambiguous_is_read_and_says_by_which_rule.pytestmark[0].args[1]  # type: ignore[attr-defined]
+def test_every_rule_has_an_example_above() -> None:
+    cases = test_unambiguous_answers_are_read_with_their_rules.pytestmark[0].args[1]  # type: ignore[attr-defined]
     assert {rule for *_, rules in cases for rule in rules} == set(RULES)
 
 
@@ -188,7 +188,7 @@ def test_every_rule_is_tried_above() -> None:
         ("set_match", "A or C", ["A", "C"]),
     ],
 )
-def test_what_could_mean_something_else_is_not_read(metric: str, answer: str, gold: list[str]) -> None:
+def test_ambiguous_answers_are_unparsed(metric: str, answer: str, gold: list[str]) -> None:
     assert scored(metric, answer, gold).value < 1.0
 
 
@@ -320,13 +320,11 @@ def test_a_denied_list_is_unparsed(form: str) -> None:
         ("token_f1", "not small brass", ["small brass"], 0.8),
     ],
 )
-def test_what_is_said_of_one_entry_leaves_the_others_alone(
-    metric: str, answer: str, gold: list[str], value: float
-) -> None:
+def test_comments_on_one_entry_do_not_affect_others(metric: str, answer: str, gold: list[str], value: float) -> None:
     assert scored(metric, answer, gold).value == pytest.approx(value)
 
 
-def test_every_reason_for_two_readings_is_tried_above() -> None:
+def test_every_ambiguity_has_an_example_above() -> None:
     assert {scored("set_iou", answer, VARIABLES).rules[-1:] for answer in ("not A, B", "4")} == {("says_more",), ()}
     assert set(AMBIGUOUS) == {"says_more", "beside_number"}
 
@@ -347,7 +345,7 @@ def test_the_line_that_fences_code_says_no_more_than_a_language() -> None:
     assert scored("exact_match", "```not\n46\n```", ["46"]).value == 0.0
 
 
-def test_gold_that_looks_like_clothing_is_right_as_it_stands() -> None:
+def test_gold_that_looks_like_a_wrapping_is_right() -> None:
     for gold in ("Answer: 46", "VAR WQSFP", "1- word", "| 46 |", r"\boxed{46}", "Chapter 4: nothing bought"):
         assert scored("set_iou", gold, [gold]).value == 1.0
 

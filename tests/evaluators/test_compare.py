@@ -52,7 +52,7 @@ DENSE = [1.0, 1.0, 0.75, 0.5, 1.0, 0.25, 1.0, 0.0, 0.5, 1.0]
 SPARSE = [1.0, 0.5, 0.75, 0.75, 0.0, 0.25, 0.5, 0.0, 0.25, 0.0]
 
 
-def test_a_row_says_what_became_of_the_samples() -> None:
+def test_a_row_counts_better_worse_and_equal_samples() -> None:
     found = compared(rows(DENSE), rows(SPARSE, unparsed=2))
     [row] = found.rows
     differences = [b - a for a, b in zip(DENSE, SPARSE, strict=True)]
@@ -154,7 +154,7 @@ def test_a_score_out_of_range_is_refused_with_its_sample(score: float) -> None:
             compared(rows(a), rows(b))
 
 
-def test_a_sample_that_is_there_twice_is_refused() -> None:
+def test_a_duplicate_sample_is_refused() -> None:
     with pytest.raises(DataError, match=r"run b has sample .* twice"):
         compared(rows(DENSE), [*rows(SPARSE), rows(SPARSE)[0]])
 
@@ -167,7 +167,7 @@ def test_runs_that_disagree_what_a_sample_is_are_refused() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95, math.nan])
-def test_a_level_that_is_none_is_refused(level: float) -> None:
+def test_an_invalid_level_is_refused(level: float) -> None:
     with pytest.raises(UsageError, match="level"):
         compared(rows(DENSE), rows(SPARSE), level=level)
 

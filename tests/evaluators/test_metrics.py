@@ -58,7 +58,7 @@ def test_the_gold_answer_scores_one(gold: list[str]) -> None:
         ("\u201cSmall brass telescope\u201d", "small brass telescope"),
     ],
 )
-def test_the_same_answer_in_other_clothes_is_right(prediction: str, gold: str) -> None:
+def test_the_same_answer_in_other_wrappings_is_right(prediction: str, gold: str) -> None:
     assert exact_match(prediction, [gold]) == 1.0
 
 
@@ -227,7 +227,7 @@ def test_one_letter_in_all_its_forms(given: str) -> None:
         "ß",
     ],
 )
-def test_what_is_more_than_a_letter_is_none(given: str) -> None:
+def test_more_than_a_letter_is_not_a_choice(given: str) -> None:
     assert set_match(given, ["B"]) == 0.0
 
 

@@ -74,7 +74,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_what_is_written_is_read(folder: Path) -> None:
+def test_records_survive_a_round_trip(folder: Path) -> None:
     assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]
     with Run(folder) as run:
         assert run.settings == ASKED
@@ -82,7 +82,7 @@ def test_what_is_written_is_read(folder: Path) -> None:
         assert list(run.predictions()) == [prediction(index) for index in range(3)]
 
 
-def test_a_folder_that_nothing_was_written_to_is_not_left_behind(tmp_path: Path) -> None:
+def test_an_unused_folder_is_removed(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(KeyError), Run(tmp_path / "mine/new/run"):
         raise KeyError("before anything began")
@@ -106,7 +106,7 @@ def test_a_changed_environment_is_added_once(folder: Path) -> None:
     assert read_record(folder / "run.json", RunSettings) == asked(other_environments=[other, third])
 
 
-def test_settings_that_are_none_are_not_written(tmp_path: Path, refused: Refused) -> None:
+def test_invalid_settings_are_not_written(tmp_path: Path, refused: Refused) -> None:
     with Run(tmp_path / "run") as run, refused(DataError, "run.json", "sampling.seed", "-1"):
         run.begin(structs.replace(ASKED, sampling=structs.replace(ASKED.sampling, seed=-1)))
     assert contents(tmp_path) == {}
@@ -150,7 +150,7 @@ def test_a_long_setting_is_shortened(folder: Path) -> None:
     assert len(str(caught.value)) < 500
 
 
-def test_what_decides_about_no_answer_may_differ(folder: Path) -> None:
+def test_settings_without_effect_on_answers_may_differ(folder: Path) -> None:
     names = ("environment__python", "dataset__name", "dataset__revision", "engine__version", "engine__details__device")
     other = asked(started="2030-01-01T00:00:00Z", command_line=["another"], **dict.fromkeys(names, "another"))
     with Run(folder) as run:
@@ -158,7 +158,7 @@ def test_what_decides_about_no_answer_may_differ(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", ".hidden", "predictions.jsonl", "sparse_tasks.json"])
-def test_a_folder_with_other_files_is_refused_and_left_alone(name: str, tmp_path: Path, refused: Refused) -> None:
+def test_a_folder_with_other_files_is_refused_and_unchanged(name: str, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / name).write_text("mine")
     with Run(tmp_path) as run, refused(UsageError, "output: ", str(tmp_path), "name an empty or a new folder"):
         run.check(ASKED)
@@ -180,7 +180,7 @@ def test_a_damaged_record_is_refused_by_name(text: str, folder: Path, refused: R
             run.begin(ASKED)
 
 
-def test_what_was_left_half_written_does_not_stop_a_run(tmp_path: Path) -> None:
+def test_partial_files_do_not_stop_a_run(tmp_path: Path) -> None:
     # A kill while run.json was being written: its final name does not exist yet.
     (tmp_path / ".sparse_tasks-abc").write_text("{")
     with Run(tmp_path) as run:
@@ -252,14 +252,14 @@ def test_a_damaged_line_in_the_middle_is_named_and_left(
     assert path.read_bytes() == before
 
 
-def test_a_number_that_json_has_not_is_not_written(folder: Path, refused: Refused) -> None:
+def test_nan_is_not_written(folder: Path, refused: Refused) -> None:
     before = contents(folder)
     with Run(folder) as run, refused(DataError, "predictions.jsonl", "seconds", "NaN"):
         run.add(prediction(3, seconds=float("nan")))
     assert contents(folder) == before
 
 
-def test_text_that_is_no_unicode_is_written_all_the_same(folder: Path) -> None:
+def test_lone_surrogates_are_written(folder: Path) -> None:
     with Run(folder) as run:
         run.add(prediction(3, "half \ud83d a pair"))
     assert [row.text for row in Run(folder).predictions()][-1] == "half ? a pair"
@@ -274,7 +274,7 @@ def test_a_full_disk_is_one_line_and_the_lock_is_given_back(tmp_path: Path, refu
         pass
 
 
-def test_predictions_that_are_not_there_are_one_line(folder: Path, refused: Refused) -> None:
+def test_missing_predictions_are_one_line(folder: Path, refused: Refused) -> None:
     (folder / "predictions.jsonl").unlink()
     with Run(folder) as run, refused(DataError, "predictions.jsonl", "cannot be read", "No such file"):
         list(run.predictions())

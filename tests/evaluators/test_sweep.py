@@ -61,9 +61,7 @@ def test_arguments_go_to_what_has_the_method_in_it() -> None:
         (["quest"], [0.5, 0.50000001], "quest-0.5"),  # they would share a folder
     ],
 )
-def test_what_is_asked_for_twice_is_named(
-    methods: list[str], sparsities: list[float | None], twice: str, refused: Refused
-) -> None:
+def test_duplicates_are_named(methods: list[str], sparsities: list[float | None], twice: str, refused: Refused) -> None:
     with refused(UsageError, f"attention: {twice!r} is repeated"):
         grid(methods, sparsities, {})
 
@@ -215,7 +213,9 @@ def test_a_model_stays_loaded_from_one_data_set_to_the_next(
     assert not able.alive
 
 
-def test_each_is_held_against_dense_attention(tmp_path: Path, make: Sweep, able: Any, gold: dict[str, str]) -> None:
+def test_each_run_is_compared_with_dense_attention(
+    tmp_path: Path, make: Sweep, able: Any, gold: dict[str, str]
+) -> None:
     generate = able.generate
 
     def worse(self: Any, requests: Any) -> Any:
@@ -237,9 +237,7 @@ def test_each_is_held_against_dense_attention(tmp_path: Path, make: Sweep, able:
 
 
 @pytest.mark.parametrize("hands_over", [False, True])
-def test_an_engine_goes_on_with_the_model_where_it_can(
-    hands_over: bool, tmp_path: Path, make: Sweep, able: Any
-) -> None:
+def test_an_engine_reuses_the_model_if_possible(hands_over: bool, tmp_path: Path, make: Sweep, able: Any) -> None:
     able.hands_over = hands_over
     make(tmp_path, [*QUESTS, Attention.parse("snapkv", sparsity=0.5)])
     start, over, stop = (lambda label, what=what: (what, label) for what in ("start", "take over", "stop"))
@@ -253,7 +251,7 @@ def test_an_engine_goes_on_with_the_model_where_it_can(
     assert able.alive == set()
 
 
-def test_what_is_finished_is_not_done_again(tmp_path: Path, make: Sweep, able: Any) -> None:
+def test_finished_runs_are_not_repeated(tmp_path: Path, make: Sweep, able: Any) -> None:
     make(tmp_path, QUESTS[:1])
     before = contents(tmp_path)
     able.log.clear()
@@ -270,7 +268,7 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path, make: Sweep, able: A
 
 
 @pytest.mark.parametrize(("killed", "hands_over"), [("dense", False), ("quest-0.5", True), ("quest-0.9", True)])
-def test_a_sweep_that_was_killed_goes_on_to_the_same_bytes(
+def test_a_killed_sweep_resumes_to_the_same_bytes(
     killed: str, hands_over: bool, tmp_path: Path, make: Sweep, able: Any
 ) -> None:
     """No sample is answered twice by the same attention."""
@@ -296,7 +294,7 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_bytes(
     assert files(tmp_path / "run") == files(tmp_path / "clean")
 
 
-def test_ctrl_c_stops_what_runs(tmp_path: Path, make: Sweep, able: Any) -> None:
+def test_ctrl_c_stops_running_engines(tmp_path: Path, make: Sweep, able: Any) -> None:
     able.hands_over = True
 
     def told(label: str) -> None:
@@ -317,7 +315,7 @@ def test_an_engine_that_does_not_start_is_stopped(tmp_path: Path, make: Sweep, a
     assert able.log == [("start", "dense"), ("stop", "dense")]
 
 
-def test_what_cannot_run_is_told_before_anything_has(tmp_path: Path, make: Sweep, able: Any, refused: Refused) -> None:
+def test_impossible_runs_are_refused_before_any_run(tmp_path: Path, make: Sweep, able: Any, refused: Refused) -> None:
     def context(self: Any) -> int | None:
         if self.settings.attention.method == "snapkv":
             raise UsageError("attention", "snapkv", "does not go with this model")
@@ -330,7 +328,7 @@ def test_what_cannot_run_is_told_before_anything_has(tmp_path: Path, make: Sweep
     assert contents(tmp_path) == {}
 
 
-def test_each_method_is_looked_at_once_before(tmp_path: Path, make: Sweep, able: Any) -> None:
+def test_each_method_is_checked_once_before(tmp_path: Path, make: Sweep, able: Any) -> None:
     """Which may take the engine a while; its sparsities make no difference."""
     make(tmp_path, QUESTS)
     assert able.contexts[:2] == ["dense", "quest-0.5"]

@@ -113,7 +113,7 @@ def test_a_number_of_workers_out_of_range_is_refused(workers: int) -> None:
         check_workers(workers)
 
 
-def test_workers_default_to_the_cores_at_hand() -> None:
+def test_workers_default_to_the_available_cores() -> None:
     assert check_workers(3) == 3
     assert check_workers(None) >= 1
 
@@ -173,7 +173,7 @@ def test_the_extremes_are_allowed() -> None:
     assert set(make_request([1], samples=1, seed=0, max_new_tokens=1).budgets) == {1}
 
 
-def test_the_answer_is_taken_off_the_length_only_if_asked_for() -> None:
+def test_the_answer_budget_is_subtracted_only_on_request() -> None:
     task = only(make_request(["8k"], ["ruler_vt"]))
     plain = make_request(["8k"], ["ruler_vt"])
     assert plain.target(task, 8_192) == 8_192

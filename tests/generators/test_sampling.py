@@ -61,7 +61,7 @@ def test_every_part_of_the_key_changes_the_words(qwen: PromptTokenizer) -> None:
     assert len({one.id.rpartition("-")[2] for one in samples}) == len(samples)
 
 
-def test_neighbours_share_next_to_no_lines(qwen: PromptTokenizer) -> None:
+def test_neighbours_share_almost_no_lines(qwen: PromptTokenizer) -> None:
     # Index 1 of seed 42 is not index 0 of seed 43, nor a shifted copy of it.
     one = sample(qwen, "story_multihop", 8_000, 1, seed=42)
     for other in (sample(qwen, "story_multihop", 8_000, 0, seed=43), sample(qwen, "story_multihop", 8_000, 0, seed=42)):
@@ -81,7 +81,7 @@ def test_tokenizer_and_template_are_part_of_the_key(qwen: PromptTokenizer, token
     assert len({one.id for one in samples}) == 6
 
 
-def test_what_decides_nothing_changes_nothing(qwen: PromptTokenizer) -> None:
+def test_options_without_effect_change_nothing(qwen: PromptTokenizer) -> None:
     # Other tasks beside it, the number of samples, where the tokenizer lies, and how much the model may write.
     plain = sample(qwen, "ruler_vt", 4_000, 3)
     request = make_request([4_000, 9_000], samples=7, seed=42)
@@ -97,14 +97,14 @@ def test_what_decides_nothing_changes_nothing(qwen: PromptTokenizer) -> None:
 
 
 @pytest.mark.parametrize("name", TASK_NAMES)
-def test_the_id_tells_task_length_and_index(name: str, qwen: PromptTokenizer) -> None:
+def test_the_id_contains_task_length_and_index(name: str, qwen: PromptTokenizer) -> None:
     request = make_request([7_000], [name])
     made = make_sample(request, qwen, request.tasks[0], 7_000, 12)
     assert re.fullmatch(rf"{name}-7000-00012-[0-9a-f]{{12}}", made.id)
     assert (made.task, made.length, made.index, made.seed) == (name, 7_000, 12, 42)
 
 
-def test_parameters_depth_and_what_was_drawn_are_told(qwen: PromptTokenizer) -> None:
+def test_parameters_depth_and_draws_are_recorded(qwen: PromptTokenizer) -> None:
     made = sample(qwen, "story_multihop", 6_000, depth="0.5", settings={"story_multihop.hops": 2})
     params = json.loads(made.params)
     assert params["hops"] == 2
@@ -236,7 +236,9 @@ def test_a_refusal_that_takes_many_counts_loads_the_whole_tokenizer() -> None:
     assert "backend" in vars(fresh)
 
 
-def test_far_above_the_smallest_prompt_nothing_is_tried(qwen: PromptTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lengths_far_above_the_smallest_prompt_are_not_tried(
+    qwen: PromptTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A request for a million samples has to be checked in no time.
     composed: list[int] = []
     real = sampling.smallest_prompt

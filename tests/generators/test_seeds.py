@@ -88,7 +88,7 @@ def test_the_order_of_names_in_a_key_makes_no_difference() -> None:
         (("é",), ("e\u0301",)),
     ],
 )
-def test_keys_that_look_alike_are_different(one: tuple[object, ...], other: tuple[object, ...]) -> None:
+def test_similar_keys_are_different(one: tuple[object, ...], other: tuple[object, ...]) -> None:
     assert Stream(*one).word() != Stream(*other).word()
     assert Stream("x").fork(*one).word() != Stream("x").fork(*other).word()  # type: ignore[arg-type]
 
@@ -114,7 +114,7 @@ def test_a_fork_depends_on_its_names_and_its_parents_key_alone() -> None:
     assert [fresh.fork("world", 1).word() for _ in range(5)] == [used.fork("world", 1).word() for _ in range(5)]
 
 
-def test_drawing_from_a_fork_leaves_the_parent_alone() -> None:
+def test_drawing_from_a_fork_does_not_affect_the_parent() -> None:
     stream, expected = Stream(*KEY), Stream(*KEY)
     before = stream.word()
     stream.fork("world").word()
@@ -192,7 +192,7 @@ def test_a_sample_may_be_drawn_from_very_many() -> None:
 
 
 @pytest.mark.parametrize("k", [4, 5])
-def test_a_sample_larger_than_what_there_is_fails(k: int) -> None:
+def test_a_sample_larger_than_the_population_fails(k: int) -> None:
     with pytest.raises(IndexError):
         Stream(1).sample(range(3), k)
 
@@ -259,7 +259,7 @@ def test_letters_are_even(alphabet: str) -> None:
     assert evenly((text[i : i + 2] for i in range(0, 20_000, 2)), len(alphabet) ** 2) if len(alphabet) <= 10 else True
 
 
-def test_every_order_is_as_likely_after_a_shuffle() -> None:
+def test_shuffles_are_uniform() -> None:
     stream, orders = Stream("shuffle"), []
     for _ in range(12_000):
         items = list("abcd")
@@ -268,6 +268,6 @@ def test_every_order_is_as_likely_after_a_shuffle() -> None:
     assert evenly(orders, 24)
 
 
-def test_every_ordered_sample_is_as_likely() -> None:
+def test_ordered_samples_are_uniform() -> None:
     stream = Stream("sample")
     assert evenly((tuple(stream.sample(range(5), 3)) for _ in range(20_000)), 60)

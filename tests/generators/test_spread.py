@@ -62,7 +62,7 @@ def generate(place: object, *options: object) -> Finished:
 
 
 @pytest.mark.nightly
-def test_two_nodes_make_the_bytes_of_one_machine(
+def test_two_nodes_give_the_same_bytes_as_one_machine(
     cluster: RayCluster, alone: dict[str, bytes | None], tmp_path: Path
 ) -> None:
     finished = generate(tmp_path / "data", "--on", cluster.address, "--format", "json")
@@ -151,7 +151,7 @@ def test_bucket_without_rights_is_told(cluster: RayCluster, s3: S3Server, monkey
     "what",
     ["output", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("tokenizer", "chat-template", "corpus"))],
 )
-def test_path_that_nodes_do_not_see_is_told(
+def test_path_missing_on_nodes_is_reported(
     cluster: RayCluster, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -234,7 +234,7 @@ def web() -> Iterator[str]:
     "address",
     ["", "nonsense", "ray://", "ray://127.0.0.1", "127.0.0.1:x", "http://127.0.0.1:10001", "127.0.0.1:99999", ":6379"],
 )
-def test_address_that_is_none_is_told(address: str, tmp_path: Path) -> None:
+def test_invalid_address_is_reported(address: str, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="ray is not installed")
     finished = generate(tmp_path / "data", "--on", address)
     assert finished.code == 2
@@ -242,7 +242,7 @@ def test_address_that_is_none_is_told(address: str, tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_address_where_no_cluster_answers_is_told(web: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_without_a_cluster_is_reported(web: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="ray is not installed")
     with socket.create_server(("127.0.0.1", 0)) as free:
         closed = f"127.0.0.1:{free.getsockname()[1]}"
@@ -269,7 +269,7 @@ def test_processes_of_this_machine_are_not_those_of_a_cluster(tmp_path: Path) ->
     assert finished.says("workers", "2", "--on")
 
 
-def test_without_ray_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_has_install_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     finished = generate(tmp_path / "data", "--on", "auto")
     assert finished.code == 2

@@ -116,7 +116,7 @@ def miscounted(task: str, *rows: int | None) -> str:
     return f"{MANIFEST}: counts {samples} of {task} at 3500 in its files ({counts}), and asks for 3"
 
 
-def test_what_was_generated_is_valid(good: Path) -> None:
+def test_generated_data_is_valid(good: Path) -> None:
     told: list[int] = []
     before = contents(good)
     report = validate(good, progress=told.append)
@@ -127,7 +127,7 @@ def test_what_was_generated_is_valid(good: Path) -> None:
     assert contents(good) == before
 
 
-def test_processes_find_the_same(data: Path) -> None:
+def test_any_number_of_processes_finds_the_same(data: Path) -> None:
     rows = read_rows(data / HOP)
     rows[0]["answer"] = "brass kettle"
     rewrite(data, HOP, rows)
@@ -297,7 +297,7 @@ def test_a_manifest_that_lies_about_its_samples_is_found(data: Path) -> None:
     assert found(data) == [f"{HOP}: holds other samples than those of which {MANIFEST} has the hash"]
 
 
-def test_row_that_stands_twice_is_found(data: Path) -> None:
+def test_duplicate_row_is_found(data: Path) -> None:
     rows = read_rows(data / HOP)
     rewrite(data, HOP, [rows[0], rows[0], rows[1]])
     problems = found(data)
@@ -306,13 +306,13 @@ def test_row_that_stands_twice_is_found(data: Path) -> None:
     assert miscounted("story_multihop", 3, 1) in problems
 
 
-def test_prompt_that_stands_twice_is_found_across_files(data: Path) -> None:
+def test_duplicate_prompt_is_found_across_files(data: Path) -> None:
     rows, others = read_rows(data / NIAH), read_rows(data / SECOND)
     rewrite(data, SECOND, [rows[0] | {"id": others[0]["id"], "index": 2}])
     assert found(data) == [f"{SECOND}, row 0: has the prompt of {NIAH}, row 0"]
 
 
-def test_id_that_stands_twice_is_found(data: Path) -> None:
+def test_duplicate_id_is_found(data: Path) -> None:
     rows = read_rows(data / HOP)
     rows[1]["id"] = rows[0]["id"]
     rewrite(data, HOP, rows)
@@ -344,7 +344,7 @@ def test_flipped_byte_is_found(data: Path, at: float) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"words", None])
-def test_file_that_is_no_parquet_is_found(data: Path, content: bytes | None) -> None:
+def test_file_that_is_not_parquet_is_found(data: Path, content: bytes | None) -> None:
     (data / NIAH).write_bytes((data / NIAH).read_bytes()[:1000] if content is None else content)
     said = [problem for problem in found(data) if "cannot be read" in problem]
     assert said[0].startswith(f"{NIAH}: cannot be read: it is ")
@@ -385,7 +385,7 @@ def test_extra_shard_is_found(data: Path, name: str) -> None:
         ("3500/no_such_task-test-00000-of-00001.parquet", "belongs to no task that is known here"),
     ],
 )
-def test_shard_that_nobody_asked_for_is_found(data: Path, name: str, what: str) -> None:
+def test_unrequested_shard_is_found(data: Path, name: str, what: str) -> None:
     (data / name).parent.mkdir(exist_ok=True)
     shutil.copy(data / NIAH, data / name)
     manifest = manifest_of(data)
@@ -463,7 +463,7 @@ SIGNED = [
 
 
 @pytest.mark.parametrize(("path", "value", "what"), SIGNED, ids=[path for path, _, _ in SIGNED])
-def test_changed_manifest_is_found_by_what_it_says(data: Path, path: str, value: object, what: str) -> None:
+def test_changed_manifest_is_found_by_its_content(data: Path, path: str, value: object, what: str) -> None:
     manifest = manifest_of(data)
     place, last = at(manifest, path)
     place[last] = value
@@ -484,7 +484,7 @@ def test_changed_manifest_is_found_by_what_it_says(data: Path, path: str, value:
         (b'{"format": "something else"}', "sparse_tasks.json"),
     ],
 )
-def test_manifest_that_is_none_is_a_data_error(data: Path, content: bytes, words: str) -> None:
+def test_invalid_manifest_is_a_data_error(data: Path, content: bytes, words: str) -> None:
     (data / MANIFEST).write_bytes(content)
     with pytest.raises(DataError, match=words) as error:
         validate(data)
@@ -512,7 +512,7 @@ def test_manifest_of_another_form_is_a_data_error(data: Path, path: str, value: 
     assert "\n" not in str(error.value)
 
 
-def test_manifest_with_half_a_character_is_no_crash(data: Path) -> None:
+def test_manifest_with_a_lone_surrogate_does_not_crash(data: Path) -> None:
     manifest = manifest_of(data)
     manifest["libraries"]["faker"] = "\ud800"
     (data / MANIFEST).write_text(json.dumps(manifest))
@@ -526,13 +526,13 @@ def test_huge_manifest_is_refused_unread(data: Path, monkeypatch: pytest.MonkeyP
         validate(data)
 
 
-def test_unfinished_folder_is_told_how_to_go_on(data: Path) -> None:
+def test_unfinished_folder_is_reported_with_the_command_to_resume(data: Path) -> None:
     (data / MANIFEST).rename(data / PROGRESS)
     with pytest.raises(UsageError, match=r"is not complete; give the same generate command again"):
         validate(data)
 
 
-def test_folder_of_something_else_is_told(tmp_path: Path) -> None:
+def test_other_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no data set, as it has no sparse_tasks.json"):
         validate(tmp_path)
     with pytest.raises(UsageError, match=r"is not a folder"):
@@ -570,7 +570,7 @@ def test_other_tokenizer_is_refused(data: Path, tokenizer_folders: dict[str, Pat
         validate(data)
 
 
-def test_tokenizer_that_lies_elsewhere_can_be_named(
+def test_tokenizer_elsewhere_can_be_given(
     tmp_path: Path, tokenizer_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

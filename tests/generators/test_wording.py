@@ -95,7 +95,7 @@ def test_words_are_as_written(qwen: PromptTokenizer, tmp_path: Path) -> None:
     assert both.question.endswith(": which numbers have they?")
 
 
-def test_words_that_stand_nowhere_are_told(tmp_path: Path) -> None:
+def test_unused_wording_is_reported(tmp_path: Path) -> None:
     templates = read_templates(write(tmp_path / "t.toml", FILE))
     for position, notices in (("both", 0), ("after", 1)):
         request = make_request(["4k"], TABLES, preset="ruler", templates=templates, question_position=position)
@@ -201,7 +201,7 @@ def test_bad_files_are_named(content: bytes, message: str, tmp_path: Path) -> No
     assert str(caught.value).startswith(f"template: {path}")
 
 
-def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadFileError, match="cannot be read: No such file"):
         read_templates(tmp_path / "none.toml")
     with pytest.raises(BadFileError, match="is a folder"):

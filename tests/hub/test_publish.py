@@ -164,7 +164,7 @@ def test_a_pull_request_needs_something_to_change(hub: FakeHub, data: Dataset) -
 # --- what goes wrong ---
 
 
-def test_an_upload_that_was_cut_off_goes_on_where_it_stopped(hub: FakeHub, data: Dataset) -> None:
+def test_an_interrupted_upload_resumes(hub: FakeHub, data: Dataset) -> None:
     hub.uploads = 1
     with pytest.raises(HubError, match=r"the Hub answered 400 \(.*The upload was cut off.*give the same command again"):
         put(data)
@@ -209,7 +209,7 @@ def test_many_files_are_sent_in_parts_each_once_and_appear_together(hub: FakeHub
     ],
 )
 @pytest.mark.parametrize("there", [True, False])
-def test_a_token_that_does_not_do_is_told_of_and_never_shown(
+def test_an_invalid_token_is_reported_and_never_shown(
     hub: FakeHub,
     data: Dataset,
     token: str,
@@ -244,7 +244,7 @@ def test_nothing_happens_to_what_somebody_else_has_just_changed(hub: FakeHub, da
     assert hub.repos[NAME].files() == contents(data) | {"LICENSE": b"mine"}
 
 
-def test_files_that_the_hub_leaves_out_are_missed(hub: FakeHub, data: Dataset) -> None:
+def test_files_omitted_by_the_hub_are_noticed(hub: FakeHub, data: Dataset) -> None:
     hub.repos[NAME] = Repo()
     hub.repos[NAME].put(".gitignore", b"sparse_tasks.json")
     with pytest.raises(HubError, match=r"does not hold sparse_tasks\.json as it was sent"):
@@ -270,18 +270,18 @@ def test_offline_is_respected(hub: FakeHub, data: Dataset, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "name", ["", "data", "org/data/more", "./data", "org/data@v2", "org/da ta", "org/-data", "org/a--b", "org/x.git"]
 )
-def test_names_that_the_hub_does_not_know(name: str) -> None:
+def test_names_that_are_invalid_on_the_hub(name: str) -> None:
     with pytest.raises(UsageError, match="repository: "):
         Repository(name)
 
 
 @pytest.mark.parametrize("revision", ["", "/v2", "v2/", "v 2", "v2\n", "ä", "a//b"])
-def test_branches_that_are_none(revision: str) -> None:
+def test_invalid_branches(revision: str) -> None:
     with pytest.raises(UsageError, match="revision: "):
         Repository(NAME, revision=revision)
 
 
-def test_tokens_are_blotted_out_wherever_they_come_from(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_removed_from_any_text(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert without_tokens(f"Bearer {WRITER}!") == "Bearer <token>!"
     assert without_tokens(f"of another: {READER}") == "of another: <token>"
     monkeypatch.setenv("HF_TOKEN", " secret ")

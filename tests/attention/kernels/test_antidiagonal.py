@@ -58,9 +58,7 @@ def naive(q: Tensor, k: Tensor, block: int, stride: int, scale: float) -> Tensor
         (20, 45, 1, 1, 32, 5, 5),
     ],
 )
-def test_scores_are_those_of_loops(
-    n_q: int, n_k: int, heads: int, kv_heads: int, size: int, block: int, stride: int
-) -> None:
+def test_scores_match_loops(n_q: int, n_k: int, heads: int, kv_heads: int, size: int, block: int, stride: int) -> None:
     q, k = make(n_q, n_k, heads, kv_heads, size)
     found = antidiagonal_scores(q, k, block=block, stride=stride, scale=0.3, impl="torch")
     assert found.dtype == torch.float32
@@ -79,7 +77,7 @@ def test_rows_sum_to_one_over_causal_blocks(n_k: int, missing: int, stride: int)
     assert (scores[:, ~later] > 0).all()
 
 
-def test_stride_one_is_attention_itself() -> None:
+def test_stride_one_equals_attention() -> None:
     q, k = make(48, 48, 1, 1, 32)
     products = (q[:, 0] @ k[:, 0].T * 32**-0.5).masked_fill(~torch.ones(48, 48).tril().bool(), float("-inf"))
     expected = products.softmax(-1).view(3, 16, 3, 16).sum(3).mean(1)
@@ -87,7 +85,7 @@ def test_stride_one_is_attention_itself() -> None:
 
 
 @pytest.mark.parametrize("cells", [1, 600, 2000, 7000, 40_000])
-def test_bounded_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+def test_bounded_memory_gives_the_same_result(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
     """One head and query block at a time, parts of a group, whole groups, all: 192 cells a head and query block."""
     q, k = make(150, 190, 8, 2, 32)
     whole = antidiagonal_scores(q, k, block=16, stride=4)

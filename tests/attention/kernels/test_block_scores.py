@@ -79,7 +79,7 @@ def test_the_highest_products_are_taken(
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
-def test_bounded_memory_changes_nothing(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounded_memory_gives_the_same_result(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
     q, k = make(2, 1, 10, 23, 32)
     sizes = {"n_q": 150, "n_k": 360, "block_q": 16, "block_k": 16}
     whole = top_blocks(q, k, 5, **sizes, impl=impl)
@@ -92,7 +92,7 @@ def test_bounded_memory_changes_nothing(impl: str, monkeypatch: pytest.MonkeyPat
     heads=st.integers(1, 8), rows=st.integers(1, 300), first=st.integers(0, 50), cells=st.integers(1, 5000),
     block_q=st.sampled_from([16, 128]), block_k=st.sampled_from([16, 64]),
 )  # fmt: skip
-def test_stretches_cover_all_rows_and_keep_to_the_memory(
+def test_chunks_cover_all_rows_within_the_memory_limit(
     heads: int, rows: int, first: int, cells: int, block_q: int, block_k: int
 ) -> None:
     columns = ceil_div((first + rows) * block_q, block_k)
@@ -106,7 +106,7 @@ def test_stretches_cover_all_rows_and_keep_to_the_memory(
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_low_precision_and_views_are_taken() -> None:
+def test_low_precision_and_views_are_accepted() -> None:
     q, k = (x.half() for x in make(2, 2, 9, 9, 64))  # Triton's interpreter cannot multiply bfloat16
     sizes = {"n_q": 140, "n_k": 140, "block_q": 16, "block_k": 16}
     strided = q.transpose(0, 1).contiguous().transpose(0, 1)

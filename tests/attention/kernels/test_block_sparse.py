@@ -130,7 +130,7 @@ def test_blocks_after_the_diagonal_are_not_seen(impl: str, block_q: int, seed: i
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
 @pytest.mark.parametrize("order", [(1, 0, 2), (1, 2, 0), (2, 1, 0)])
-def test_any_strides_will_do(impl: str, order: tuple[int, int, int], seed: int) -> None:
+def test_any_strides_work(impl: str, order: tuple[int, int, int], seed: int) -> None:
     """Heads outermost, as transformers has them; tokens side by side; all transposed."""
     inputs = make_prompt(70, 100, 4, 2, 32, torch.float32, seed)
     back = tuple(order.index(axis) for axis in range(3))
@@ -156,7 +156,7 @@ def test_an_index_may_be_a_view(impl: str, block_q: int, seed: int) -> None:
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
-def test_the_scale_is_that_of_the_scores(impl: str, seed: int) -> None:
+def test_the_scale_is_applied_to_scores(impl: str, seed: int) -> None:
     inputs = make_prompt(70, 70, 2, 1, 64, torch.float32, seed)
     check(inputs, make_index(70, 70, 64, 16, 1, seed, share=0.8), impl, seed, scale=0.5)
 
@@ -203,13 +203,13 @@ SIZES = "has to be 16, 32, 64 or 128"
         ({"block_q": 50}, "index.block_q", 50, SIZES),
     ],
 )
-def test_an_index_that_does_not_fit_is_named(changed: dict[str, Any], field: str, value: object, remedy: str) -> None:
+def test_an_invalid_index_is_named(changed: dict[str, Any], field: str, value: object, remedy: str) -> None:
     with pytest.raises(UsageError) as error:
         block_sparse_attention(**prompt(), index=dataclasses.replace(DENSE, **changed), impl="torch")
     assert (error.value.field, error.value.value, error.value.remedy) == (field, value, remedy)
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.1, math.inf, math.nan])
-def test_a_scale_is_above_zero_and_finite(scale: float) -> None:
+def test_a_scale_must_be_positive_and_finite(scale: float) -> None:
     with pytest.raises(UsageError, match=r"^scale: .* has to be above 0 and finite"):
         block_sparse_attention(**prompt(), index=DENSE, scale=scale, impl="torch")

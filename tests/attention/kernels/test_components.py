@@ -36,7 +36,7 @@ def test_like_naive(impl: str, dtype: torch.dtype, heads: int, kv_heads: int, si
 
 
 @pytest.mark.parametrize("impl", ["triton", "torch"])
-def test_of_equal_ones_no_more_than_are_asked_for_stay(impl: str) -> None:
+def test_ties_keep_no_more_components_than_requested(impl: str) -> None:
     some, scales = keep_largest(torch.ones(1, 2, 32), 1, 5, impl=impl)
     assert (some != 0).sum(2).tolist() == [[5, 5]]
     assert torch.equal(some[0, 0], some[0, 1])
@@ -44,7 +44,7 @@ def test_of_equal_ones_no_more_than_are_asked_for_stay(impl: str) -> None:
 
 
 @pytest.mark.parametrize("impl", ["triton", "torch"])
-def test_queries_of_zeros_have_a_finite_factor(impl: str) -> None:
+def test_zero_queries_have_a_finite_scale(impl: str) -> None:
     some, scales = keep_largest(torch.zeros(1, 2, 32), 1, 5, impl=impl)
     assert not some.any()
     assert scales.isfinite().all()

@@ -35,7 +35,7 @@ def unwarned() -> Iterator[None]:
     dispatch._warn_once.cache_clear()
 
 
-def test_triton_serves_a_gpu() -> None:
+def test_triton_runs_on_a_gpu() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert implementation("auto", ON_GPU) == implementation("triton", ON_GPU) == "triton"
@@ -43,7 +43,7 @@ def test_triton_serves_a_gpu() -> None:
 
 
 @pytest.mark.usefixtures("unwarned")
-def test_the_twin_serves_elsewhere_with_one_warning_at_the_callers_line() -> None:
+def test_the_twin_runs_elsewhere_with_one_warning_at_the_callers_line() -> None:
     """Also where the interpreter is on: it is for tests, and slower still."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -54,7 +54,7 @@ def test_the_twin_serves_elsewhere_with_one_warning_at_the_callers_line() -> Non
 
 
 @pytest.mark.usefixtures("unwarned")
-def test_who_asks_for_the_twin_is_not_warned() -> None:
+def test_requesting_the_twin_does_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert implementation("torch", HERE) == "torch"
@@ -69,7 +69,7 @@ def test_a_gpu_without_triton_gets_the_twin_or_an_error(monkeypatch: pytest.Monk
         implementation("triton", ON_GPU)
 
 
-def test_triton_runs_on_a_cpu_in_its_interpreter_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_triton_runs_on_a_cpu_only_in_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert interpreted()
     assert implementation("triton", HERE) == "triton"
     for value in ("0", ""):
@@ -133,7 +133,7 @@ UNLIKE = "differs from torch.float32 of the other inputs; convert it"
         (lambda: check_floats(keys=K, values=K.bfloat16()), "values", "torch.bfloat16", UNLIKE),
     ],
 )
-def test_checks_name_the_field_its_value_and_what_works(
+def test_checks_name_the_field_its_value_and_a_remedy(
     call: Callable[[], object], field: str, value: object, remedy: str
 ) -> None:
     with pytest.raises(UsageError) as error:

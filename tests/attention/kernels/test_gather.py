@@ -73,7 +73,7 @@ def test_a_tile_lists_what_any_of_its_query_blocks_reads(
     check(index, tile, gather_rows(index, tile))
 
 
-def test_the_eighth_bit_is_a_bit() -> None:
+def test_the_eighth_bit_is_used() -> None:
     """Eight query blocks in a tile fill a byte; as a signed number the last would be lost."""
     index = BlockIndex.dense(128, 128, 16, 16)
     gathered = gather_rows(index, 128)
@@ -82,14 +82,14 @@ def test_the_eighth_bit_is_a_bit() -> None:
 
 
 @pytest.mark.parametrize("block_q", [16, 64])
-def test_nothing_listed_gives_empty_tiles(block_q: int) -> None:
+def test_empty_lists_give_empty_tiles(block_q: int) -> None:
     index = make_index(100, 130, block_q, 16, 0.0, 0)
     gathered = gather_rows(index)
     assert gathered.counts.tolist() == [[0, 0, 0]] * 2
     check(index, 64, gathered)
 
 
-def test_lists_are_no_wider_than_they_can_get() -> None:
+def test_lists_are_no_wider_than_necessary() -> None:
     """Four lists of one block hold four at most, of however many there are."""
     blocks = torch.arange(40, dtype=torch.int32)[None, :, None]
     index = BlockIndex(blocks, torch.ones(1, 40, dtype=torch.int32), 16, 16, 640, 640)

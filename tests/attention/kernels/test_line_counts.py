@@ -35,7 +35,7 @@ def best(rank: Tensor, number: int) -> tuple[Tensor, Tensor]:
     tried=st.lists(st.integers(1, 300), min_size=1, max_size=3),
     seed=st.integers(0, 999),
 )
-def test_like_the_count_of_an_index(
+def test_counts_match_an_index(
     impl: str, n_k: int, chunk: float, tiles: tuple[int, int], heads: int, tried: list[int], seed: int
 ) -> None:
     n_q, (block_q, unit), maker = max(1, round(chunk * n_k)), tiles, torch.Generator().manual_seed(seed)
@@ -60,7 +60,7 @@ def test_like_the_count_of_an_index(
     assert torch.equal(alone.alone, queries_outside(bands < numbers[:, None, None], **shape).int())
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     shape = {"n_q": 100, "n_k": 100, "block_q": 128, "unit": 64}
     bands, lines = torch.zeros(2, 4, dtype=torch.int32), torch.ones(3, dtype=torch.int32)
     with pytest.raises(UsageError, match="best"):

@@ -63,7 +63,7 @@ def test_like_naive(impl: str, shape: tuple[int, ...], first: tuple[int, ...] | 
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_kernel_and_twin_agree_to_the_last_bit(seed: int) -> None:
+def test_kernel_and_twin_are_bit_identical(seed: int) -> None:
     """Blocks of all heads are ranked by it: a last bit would decide which of two near equals is taken."""
     weights = make((4, 9, 97), seed)
     forced = torch.eye(9, 97, dtype=torch.bool)

@@ -21,7 +21,7 @@ def positions(pages: int, length: int, unit: int) -> int:
     density=st.sampled_from([0.05, 0.0667, 0.1, 0.1333, 0.2, 0.3, 1 / 3, 0.5, 0.7, 0.95, 1.0]),
     unit=st.sampled_from([1, 7, 16, 64]),
 )
-def test_budget_comes_nearest(length: int, density: float, unit: int) -> None:
+def test_budget_is_the_nearest(length: int, density: float, unit: int) -> None:
     pages = page_budget(length, density, unit)
     assert 1 <= pages <= -(-length // unit)
     error = abs(positions(pages, length, unit) - length * density)
@@ -37,13 +37,13 @@ def test_budget_comes_nearest(length: int, density: float, unit: int) -> None:
     density=st.floats(0.001, 1.0),
     unit=st.sampled_from([1, 12, 16]),
 )
-def test_device_rounds_as_the_host(impl: str, lengths: list[int], density: float, unit: int) -> None:
+def test_device_rounds_like_the_host(impl: str, lengths: list[int], density: float, unit: int) -> None:
     found = page_budgets(torch.tensor(lengths, dtype=torch.int32), density, unit, impl=impl)
     assert found.dtype == torch.int32
     assert found.tolist() == [page_budget(length, density, unit) for length in lengths]
 
 
-def test_everything_is_every_page() -> None:
+def test_full_density_is_every_page() -> None:
     assert [page_budget(n, 1.0, 16) for n in (1, 16, 17, 1000)] == [1, 1, 2, 63]
 
 

@@ -82,7 +82,7 @@ def test_like_naive(
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
 @pytest.mark.parametrize("longest", [101, 37])
-def test_contiguous_cache_and_a_shorter_answer(impl: str, longest: int) -> None:
+def test_contiguous_cache_and_a_shorter_result(impl: str, longest: int) -> None:
     keys = torch.randn(2, 2, 101, 64)
     lengths = torch.tensor([min(101, longest), 20], dtype=torch.int32)
     cache = PagedCache.contiguous(keys, keys, lengths)

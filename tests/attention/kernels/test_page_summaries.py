@@ -105,7 +105,7 @@ def test_order_within_a_page_does_not_matter(impl: str) -> None:
 
 
 @pytest.mark.parametrize("impl", KERNELS)
-def test_keys_in_8_bits_have_summaries_in_8_bits(impl: str) -> None:
+def test_keys_in_8_bits_give_summaries_in_8_bits(impl: str) -> None:
     """The extremes of keys are keys, so that nothing is rounded again."""
     small, large = in_8_bits(make_cache([50, 1, 33], 2, 64, 16))
     built = page_summaries(small, 16, impl=impl)

@@ -50,7 +50,7 @@ def test_low_precision_is_rounded_only_at_the_end(impl: str, dtype: torch.dtype)
 
 @settings(max_examples=15, deadline=None)
 @given(n=st.integers(1, 90), block=st.integers(1, 40), offset=st.integers(0, 100))
-def test_the_kernel_pools_as_its_twin(n: int, block: int, offset: int) -> None:
+def test_the_kernel_matches_its_twin(n: int, block: int, offset: int) -> None:
     x = torch.randn(n, 2, 32, generator=torch.Generator().manual_seed(n))
     twin = mean_pool(x, block, offset=offset, impl="torch")
     torch.testing.assert_close(mean_pool(x, block, offset=offset, impl="triton"), twin, rtol=1e-5, atol=1e-6)

@@ -41,7 +41,7 @@ def lists(lengths: list[int], unit: int, heads: int, share: float, maker: torch.
     shared=st.booleans(),
     seed=st.integers(0, 999),
 )
-def test_like_the_count_of_each_index(
+def test_counts_match_each_index(
     impl: str, lengths: list[int], layers: int, heads: int, unit: int, share: float, shared: bool, seed: int
 ) -> None:
     """Earlier counts stay, and queries that share a request (one was preempted) add up."""

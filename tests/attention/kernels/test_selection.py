@@ -89,7 +89,7 @@ def test_long_rows_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("columns", [256, 293])
-def test_few_of_a_long_row_are_chosen_in_a_tournament(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_entries_of_a_long_row_are_chosen_in_a_tournament(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from sparse_tasks.attention.kernels.triton import selection as kernels
 
     monkeypatch.setattr(kernels, "WHOLE", 128)
@@ -104,7 +104,7 @@ def test_few_of_a_long_row_are_chosen_in_a_tournament(columns: int, monkeypatch:
 
 @settings(max_examples=15, deadline=None)
 @given(columns=st.integers(1, 130), count=st.integers(0, 140), seed=st.integers(0, 99))
-def test_the_kernel_chooses_as_its_twin(columns: int, count: int, seed: int) -> None:
+def test_the_kernel_matches_its_twin(columns: int, count: int, seed: int) -> None:
     scores = uneven_scores(4, columns, seed)
     twin = select_top(scores, count, impl="torch")
     assert lists(*select_top(scores, count, impl="triton")) == lists(*twin)
@@ -114,7 +114,7 @@ def test_the_kernel_chooses_as_its_twin(columns: int, count: int, seed: int) -> 
 @pytest.mark.parametrize("impl", KERNELS)
 @pytest.mark.parametrize("mass", [0.0, 0.3, 0.95, 1.0])
 @pytest.mark.parametrize("minimum", [1, 12])
-def test_a_share_is_met_by_the_fewest(impl: str, mass: float, minimum: int) -> None:
+def test_a_share_takes_the_fewest_entries(impl: str, mass: float, minimum: int) -> None:
     weights = torch.randn(5, 300, generator=torch.Generator().manual_seed(2)).mul(3).softmax(-1)
     weights[:, 200:] = -INF
     weights[:, 7] = INF
@@ -132,7 +132,7 @@ def test_a_share_is_met_by_the_fewest(impl: str, mass: float, minimum: int) -> N
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
-def test_of_equal_weights_as_many_are_taken_as_are_needed(impl: str) -> None:
+def test_only_as_many_equal_weights_are_taken_as_needed(impl: str) -> None:
     weights = torch.tensor([[2.0, 1, 1, 8, 1, 1, 2, 0], [0] * 8, [INF] * 3 + [4.0, 0, 1, 1, 0], [-INF] * 8])
     expected = [[0, 1, 2, 3, 6], [0], [0, 1, 2, 3, 5, 6], []]
     assert lists(*select_mass(weights, 13.5 / 16, width=8, impl=impl)) == expected

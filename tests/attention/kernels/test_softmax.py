@@ -67,14 +67,14 @@ def same(found: Tensor, expected: Tensor, dtype: torch.dtype = torch.float32) ->
     torch.testing.assert_close(found.float(), expected.float(), rtol=tolerance, atol=tolerance)
 
 
-def test_a_cap_is_above_zero() -> None:
+def test_a_cap_must_be_positive() -> None:
     for cap in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(UsageError, match=r"^soft_cap: .* has to be above 0"):
             Softmax(soft_cap=cap)
 
 
 @pytest.mark.parametrize("sinks", [torch.zeros(2), torch.zeros(1, 4), torch.zeros(4, dtype=torch.int32)])
-def test_sinks_that_do_not_fit_are_refused(sinks: Tensor) -> None:
+def test_invalid_sinks_are_refused(sinks: Tensor) -> None:
     q, k, v = make_prompt(9, 9, HEADS, KV_HEADS, SIZE, torch.float32, 0)
     cache = PagedCache.contiguous(
         k.transpose(0, 1)[None], v.transpose(0, 1)[None], torch.tensor([9], dtype=torch.int32)
@@ -89,7 +89,7 @@ def test_sinks_that_do_not_fit_are_refused(sinks: Tensor) -> None:
 
 
 @every_softmax
-def test_references_are_loops(softmax: Softmax, seed: int) -> None:
+def test_references_match_loops(softmax: Softmax, seed: int) -> None:
     q, k, v = make_prompt(21, 40, HEADS, KV_HEADS, SIZE, torch.float32, seed)
     seen = torch.rand(HEADS, 21, 40, generator=torch.Generator().manual_seed(seed)) < 0.4
     seen[1, 7] = False  # a query that sees nothing
@@ -177,7 +177,7 @@ def test_sums_of_a_window(impl: str, n_q: int, n_k: int, window: int, softmax: S
 
 
 @every_softmax
-def test_all_that_weighs_keys_weighs_them_alike(softmax: Softmax, seed: int) -> None:
+def test_all_implementations_give_the_same_weights(softmax: Softmax, seed: int) -> None:
     """Blocks and pages of the oracles, steps of eviction, tokens that follow one."""
     q, k, v = make_prompt(40, 70, HEADS, KV_HEADS, SIZE, torch.float32, seed)
     scale, causal = SIZE**-0.5, torch.arange(70) <= torch.arange(30, 70)[:, None]
@@ -232,14 +232,14 @@ def test_recall_is_of_the_attention_to_keys_and_errors_are_those_of_sparse_atten
 
 
 @pytest.mark.parametrize("impl", KERNELS)
-def test_a_cap_that_no_score_comes_near_changes_nothing(impl: str, seed: int) -> None:
+def test_a_cap_far_above_all_scores_changes_nothing(impl: str, seed: int) -> None:
     q, k, v = make_prompt(90, 130, HEADS, KV_HEADS, SIZE, torch.float32, seed)
     index = test_block_sparse.make_index(90, 130, 64, 64, 2, seed)
     capped = attend(q, k, v, index, softmax=Softmax(soft_cap=1000.0), impl=impl)
     torch.testing.assert_close(capped, attend(q, k, v, index, impl=impl), rtol=1e-3, atol=1e-3)
 
 
-def test_plain_is_softmax_alone(seed: int) -> None:
+def test_plain_means_only_softmax(seed: int) -> None:
     scores = torch.randn(3, 20, generator=torch.Generator().manual_seed(seed))
     assert PLAIN.plain
     assert torch.equal(PLAIN.weights(PLAIN.capped(scores)), scores.softmax(-1))

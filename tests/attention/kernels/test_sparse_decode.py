@@ -130,7 +130,7 @@ def weighted(index: PageIndex, seed: int = 0) -> PageIndex:
         ([130, 0, 77], 2, 1, 64, 16, 5, torch.float32),  # pages that begin and end within tiles
     ],
 )
-def test_weights_are_how_often_pages_count(
+def test_weights_multiply_pages(
     impl: str,
     lengths: list[int],
     heads: int,
@@ -152,7 +152,7 @@ def test_weights_are_how_often_pages_count(
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
-def test_a_page_of_whole_weight_counts_as_often_as_it_is_listed(impl: str) -> None:
+def test_an_integer_weight_equals_listing_a_page_repeatedly(impl: str) -> None:
     """Sinks join the denominator once, and caps come before weights."""
     cache, softmax = make_cache([90], 1, 64, 16), Softmax(sinks=torch.tensor([1.0, -2.0]), soft_cap=2.0)
     pages = torch.tensor([[[3, 3, 3, 40, 41, 89, 89]]], dtype=torch.int32)
@@ -182,7 +182,7 @@ def in_8_bits(cache: PagedCache) -> tuple[PagedCache, PagedCache]:
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_cache_in_8_bits_is_read_as_what_it_means(impl: str, dtype: torch.dtype) -> None:
+def test_cache_in_8_bits_is_dequantised(impl: str, dtype: torch.dtype) -> None:
     small, large = in_8_bits(make_cache([130, 1, 77], 2, 64, 16, dtype))
     index = make_index(small, 16, 0.6)
     q = torch.randn(3, 4, 64, generator=torch.Generator().manual_seed(5)).to(dtype)
@@ -194,7 +194,7 @@ def test_cache_in_8_bits_is_read_as_what_it_means(impl: str, dtype: torch.dtype)
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
-def test_nothing_listed_gives_zero(impl: str) -> None:
+def test_empty_lists_give_zero(impl: str) -> None:
     cache = make_cache([40, 70], 2, 64, 16)
     index = make_index(cache, 16, 1.0)
     index.counts[0, 1] = 0
@@ -208,7 +208,7 @@ def test_nothing_listed_gives_zero(impl: str) -> None:
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("splits", [1, 3, 50])
-def test_any_number_of_splits(splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_splits_does_not_matter(splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists with much room past their counts leave splits empty; 50 splits are combined in several steps."""
     from sparse_tasks.attention.kernels.triton import sparse_decode as kernel
 
@@ -242,7 +242,7 @@ def test_contiguous_cache(impl: str, unit: int) -> None:
 
 
 @pytest.mark.parametrize("impl", KERNELS)
-def test_dense_is_softmax_over_everything(impl: str) -> None:
+def test_dense_equals_full_softmax(impl: str) -> None:
     lengths = [33, 128]
     cache = make_cache(lengths, 2, 64, 16)
     q = torch.randn(2, 4, 64)
@@ -255,7 +255,7 @@ def test_dense_is_softmax_over_everything(impl: str) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 30), st.floats(0, 1), st.integers(0, 99))
-def test_parts_add_up(length: int, unit: int, block_size: int, share: float, seed: int) -> None:
+def test_parts_combine_to_the_whole(length: int, unit: int, block_size: int, share: float, seed: int) -> None:
     """Listed and unlisted keys, weighted by their log-sum-exps, give dense attention."""
     cache = make_cache([length], 1, 16, block_size, seed=seed)
     index, dense = make_index(cache, unit, share, seed), PageIndex.dense(cache.lengths, 1, unit, cache.capacity)

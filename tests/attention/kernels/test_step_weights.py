@@ -127,7 +127,7 @@ def test_like_naive(
     [Softmax(sinks=torch.tensor([1.0, -2.0, 0.5, 3.0])), Softmax(soft_cap=1.5)],
     ids=lambda softmax: softmax.what,
 )
-def test_sinks_caps_and_factors(impl: str, softmax: Softmax) -> None:
+def test_sinks_caps_and_scales(impl: str, softmax: Softmax) -> None:
     q, cache = made([200, 0, 33], 4, 2, 32, 16, torch.float32)
     scales = torch.rand(3, 4, generator=torch.Generator().manual_seed(2))
     found = step_weights(q, cache, scales=scales, softmax=softmax, impl=impl)
@@ -142,7 +142,7 @@ def test_sinks_caps_and_factors(impl: str, softmax: Softmax) -> None:
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
 @pytest.mark.parametrize("levels", [None, 7])
-def test_a_cache_in_one_block_of_strange_strides_and_8_bits(impl: str, levels: int | None) -> None:
+def test_a_one_block_cache_with_unusual_strides_and_8_bits(impl: str, levels: int | None) -> None:
     keys = torch.randn(2, 2, 150, 48, generator=torch.Generator().manual_seed(1))
     q = torch.randn(2, 4, 48, generator=torch.Generator().manual_seed(2)).half()
     lengths = torch.tensor([150, 41], dtype=torch.int32)
@@ -154,7 +154,7 @@ def test_a_cache_in_one_block_of_strange_strides_and_8_bits(impl: str, levels: i
 
 
 @pytest.mark.parametrize("impl", KERNELS)
-def test_sequences_that_are_not_held_at_once(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequences_are_processed_in_groups(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
     q, cache = made([50, 90, 3], 4, 2, 16, 16, torch.float32)
     index, _ = drawn(cache, 16, 3)
     scales = torch.rand(3, 4)
@@ -164,7 +164,7 @@ def test_sequences_that_are_not_held_at_once(impl: str, monkeypatch: pytest.Monk
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_keys_of_zeros_and_halves_of_steps_are_rounded_as_torch_rounds() -> None:
+def test_zero_keys_and_half_steps_are_rounded_like_torch() -> None:
     keys = torch.zeros(1, 1, 4, 16)
     keys[0, 0, 1, :8] = torch.tensor([7.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 6.5])  # of which a step is 1
     keys[0, 0, 2, 0], keys[0, 0, 3, 0] = 1e-38, 3e4

@@ -110,7 +110,7 @@ def test_decoding(
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
-def test_latents_in_8_bits_are_read_as_what_they_mean(impl: str) -> None:
+def test_latents_in_8_bits_are_dequantised(impl: str) -> None:
     rows = rows_of([40, 3], 1, 576, 16, torch.float32)
     small = rows.keys.to(EIGHT_BITS)
     caches = [PagedCache(x, x[..., :512], rows.block_table, rows.lengths) for x in (small, small.float())]
@@ -135,7 +135,7 @@ def test_bounds_of_pages(impl: str, lengths: list[int], heads: int, size: int, u
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_a_head_is_cut_into_powers_of_two_that_hold_it() -> None:
+def test_a_head_is_split_into_powers_of_two_that_cover_it() -> None:
     for size in range(16, 577, 16):
         main, rest = halves(size)
         assert main + rest >= size > (main if rest else main // 2)
@@ -143,7 +143,7 @@ def test_a_head_is_cut_into_powers_of_two_that_hold_it() -> None:
     assert [halves(size) for size in (64, 112, 192, 576)] == [(64, 0), (128, 0), (128, 64), (512, 64)]
 
 
-def test_output_of_another_size_is_named() -> None:
+def test_output_of_the_wrong_size_is_named() -> None:
     cache = with_values(rows_of([40], 1, 48, 16, torch.float32), 32, apart=False)
     with pytest.raises(UsageError, match=r"^out: \(1, 2, 48\) has to be \(1, 2, 32\)"):
         sparse_decode(torch.zeros(1, 2, 48), cache, make_index(cache, 16, 1.0), out=torch.zeros(1, 2, 48))

@@ -97,7 +97,7 @@ def test_a_vertical_within_a_band_is_seen_once(impl: str, block_q: int, unit: in
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
-def test_lines_alone(impl: str, seed: int) -> None:
+def test_verticals_or_slashes_alone(impl: str, seed: int) -> None:
     """Verticals without bands, bands without verticals, and neither, which gives 0."""
     prompt = make_prompt(100, 170, 2, 1, 32, torch.float32, seed)
     check(prompt, make_index(100, 170, 2, seed, bands=0.0), impl, seed)
@@ -130,7 +130,7 @@ def test_more_verticals_than_a_tile_holds(impl: str, seed: int) -> None:
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
-def test_lines_of_a_method_run_as_they_are(impl: str, seed: int) -> None:
+def test_lines_of_a_method_run_unchanged(impl: str, seed: int) -> None:
     """Slashes as ``from_lines`` rounds them up to bands."""
     maker = torch.Generator().manual_seed(seed)
     columns, slashes = (listed(torch.rand(2, 200, generator=maker) < share) for share in (0.05, 0.01))
@@ -144,7 +144,7 @@ def test_lines_of_a_method_run_as_they_are(impl: str, seed: int) -> None:
     ("n_q", "n_k", "heads", "block_q", "unit"),
     [(300, 300, 3, 128, 64), (75, 700, 2, 64, 64), (1, 130, 1, 128, 128), (5, 5, 2, 64, 64)],
 )
-def test_lists_of_tiles_are_those_of_loops(
+def test_tile_lists_match_loops(
     n_q: int, n_k: int, heads: int, block_q: int, unit: int, stretch: int, seed: int
 ) -> None:
     """Gluon's kernel, which the interpreter cannot run, reads them too."""
@@ -206,7 +206,7 @@ INDEX = make_index(100, 100, 1, 0)
         ({"unit": 16}, "index", (64, 16), "tiles have to be 64 or 128"),
     ],
 )  # fmt: skip
-def test_an_index_that_does_not_fit_is_named(changed: dict[str, Any], field: str, value: object, remedy: str) -> None:
+def test_an_invalid_index_is_named(changed: dict[str, Any], field: str, value: object, remedy: str) -> None:
     q, k = torch.zeros(100, 4, 32), torch.zeros(100, 2, 32)
     with pytest.raises(UsageError) as error:
         vertical_slash_attention(q, k, k, dataclasses.replace(INDEX, **changed), impl="torch")
@@ -218,7 +218,7 @@ LISTS = ("columns", "column_counts", "bands", "band_counts")
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_lists_of_other_heads_than_the_others_are_named(name: str) -> None:
+def test_lists_with_different_heads_are_named(name: str) -> None:
     """The kernel would read past them."""
     q, k = torch.zeros(100, 4, 32), torch.zeros(100, 2, 32)
     wide = {n: getattr(INDEX, n).repeat_interleave(4, 0) for n in LISTS}
@@ -228,7 +228,7 @@ def test_lists_of_other_heads_than_the_others_are_named(name: str) -> None:
     assert error.value.field == ("index.bands" if name == "columns" else f"index.{name}")
 
 
-def test_a_query_block_holds_whole_units() -> None:
+def test_a_query_block_is_a_multiple_of_the_unit() -> None:
     q = torch.zeros(100, 2, 32)
     with pytest.raises(UsageError, match="block_q a multiple of unit") as error:
         vertical_slash_attention(q, q, q, dataclasses.replace(INDEX, block_q=64, unit=128), impl="torch")

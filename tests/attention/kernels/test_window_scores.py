@@ -60,20 +60,18 @@ def check(
         (128, 128, 2, 2, 48, 128),
     ],
 )
-def test_sums_are_those_of_a_loop(
-    impl: str, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, window: int
-) -> None:
+def test_sums_match_a_loop(impl: str, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, window: int) -> None:
     check(n_q, n_k, heads, kv_heads, size, window, impl)
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_products_of_16_bits_are_exact_and_sums_in_32() -> None:
+def test_products_of_16_bits_are_exact_and_sums_use_32() -> None:
     check(150, 400, 2, 1, 64, 150, "triton", torch.float16)  # Triton's interpreter cannot multiply bfloat16
 
 
 @settings(max_examples=12, deadline=None)
 @given(n_k=st.integers(1, 200), missing=st.integers(0, 150), window=st.integers(1, 80))
-def test_all_that_queries_pay_is_counted_once(n_k: int, missing: int, window: int) -> None:
+def test_all_attention_is_counted_once(n_k: int, missing: int, window: int) -> None:
     n_q = max(1, n_k - missing)
     q, k = make(n_q, n_k, 1, 1, 16)
     found = window_scores(q, k, window, impl="triton")
@@ -85,7 +83,7 @@ def test_all_that_queries_pay_is_counted_once(n_k: int, missing: int, window: in
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
-def test_slashes_may_be_left_out(impl: str) -> None:
+def test_slashes_are_optional(impl: str) -> None:
     q, k = make(50, 150, 2, 1, 64)
     vertical, slash = window_scores(q, k, 40, slashes=False, impl=impl)
     assert slash is None
@@ -153,7 +151,7 @@ def draw(n_k: int, count: int, seed: int) -> tuple[list[int], list[int]]:
     [(301, 20, 4, 2, 32), (300, 70, 2, 1, 16), (129, 1, 1, 1, 128), (5, 5, 1, 1, 32), (90, 40, 8, 2, 48)],
 )
 @pytest.mark.parametrize("extra", [False, True])
-def test_sums_of_some_queries_are_those_of_a_loop(
+def test_sums_of_sampled_queries_match_a_loop(
     impl: str, n_k: int, count: int, heads: int, kv_heads: int, size: int, extra: bool
 ) -> None:
     positions, ends = draw(n_k, count, n_k)
@@ -168,7 +166,7 @@ def test_sums_of_some_queries_are_those_of_a_loop(
     assert n_k == 129 or 0 < expected.sum() < heads * count
 
 
-def test_the_last_queries_are_some() -> None:
+def test_sampling_the_last_queries_equals_a_window() -> None:
     q, k = make(30, 200, 2, 1, 32)
     positions = torch.arange(170, 200, dtype=torch.int32)
     found = sampled_scores(q, k, positions, positions + 1, impl="torch")
@@ -177,7 +175,7 @@ def test_the_last_queries_are_some() -> None:
 
 @pytest.mark.parametrize("field", ["positions", "ends"])
 @pytest.mark.parametrize("bad", [torch.zeros(3, dtype=torch.int64), torch.zeros(2, dtype=torch.int32)])
-def test_bad_places_are_named(field: str, bad: Tensor) -> None:
+def test_bad_positions_are_named(field: str, bad: Tensor) -> None:
     q, k = make(3, 9, 1, 1, 16)
     given = {"positions": torch.zeros(3, dtype=torch.int32), "ends": torch.zeros(3, dtype=torch.int32)} | {field: bad}
     with pytest.raises(UsageError) as error:

@@ -55,7 +55,7 @@ def test_sharp_heads_get_less_than_their_share_but_the_floor() -> None:
     assert 20 <= sharp < 100 < flat <= kept.positions.shape[1]
 
 
-def test_with_all_of_it_as_floor_the_heads_are_alike() -> None:
+def test_a_floor_of_one_gives_equal_heads() -> None:
     q, k = make_sequence(64, 200, 4, 4, 16)
     assert AdaSnapKV(capacity=50, floor=1.0).keep(q, k, impl="torch").counts.tolist() == [50] * 4
 

@@ -128,7 +128,7 @@ def test_longer_prompts_have_lower_thresholds() -> None:
     assert read[0] < read[1] < read[2]
 
 
-def test_where_a_kernel_skips_nothing_is_selected_before_and_the_count_is_its_own(
+def test_a_skipping_kernel_selects_nothing_in_advance_and_counts_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In stretches, and for chunks; a sparsity, of which the threshold is not known before, is selected for."""
@@ -151,7 +151,7 @@ def test_where_a_kernel_skips_nothing_is_selected_before_and_the_count_is_its_ow
 
 
 @pytest.mark.parametrize(("scale", "threshold"), [(0.5, 0.5), (2.0, 0.3)])
-def test_the_scale_of_the_scores_counts_in_the_threshold(scale: float, threshold: float) -> None:
+def test_the_threshold_accounts_for_the_scale_of_scores(scale: float, threshold: float) -> None:
     q, k = uneven(800, 800, 2, 1)
     v = torch.randn(800, 1, 64)
     index, same = (SkipIndex.new(threshold, 2, 800, 800, "cpu") for _ in range(2))
@@ -183,7 +183,7 @@ def test_the_indices_of_layers_are_counted_at_once_and_the_last_queries_alone() 
         (SkipIndex.new(1.5, 2, 130, 130, "cpu"), "index.threshold"),
     ],
 )
-def test_an_index_that_does_not_fit_is_named(index: SkipIndex, field: str) -> None:
+def test_an_invalid_index_is_named(index: SkipIndex, field: str) -> None:
     q, k = uneven(130, 130, 2, 1)
     with pytest.raises(UsageError) as error:
         attend(q, k, k, index, impl="torch")

@@ -31,7 +31,7 @@ def test_budgets_of_the_paper(length: int) -> None:
 
 @pytest.mark.parametrize("block", [16, 32, 64, 128])
 @pytest.mark.parametrize("length", [1, 128, 333, 640, 1001])
-def test_the_count_is_that_of_queries_one_by_one(block: int, length: int) -> None:
+def test_the_count_matches_single_queries(block: int, length: int) -> None:
     rows = -(-length // block)
     for top_k in {1, 2, 3, max(1, rows - 1), rows, rows + 5}:
         read = [(r, c) for r in range(rows) for c in range(r + 1) if c > r - top_k]  # whichever they are
@@ -92,11 +92,11 @@ def test_the_density_is_that_of_the_count() -> None:
         assert index.selected_density().tolist() == [method._count(1000, top_k) / causal_count(1000, 1000)] * 2
 
 
-def test_long_prompts_are_taken_in_stretches() -> None:
+def test_long_prompts_are_selected_in_chunks() -> None:
     assert BlockSparse(block=16).stretches(5000, 9000, 9000) == [2048, 2048, 904]
     assert BlockSparse(block=128).stretches(131_072, 131_072, 131_072) == [131_072]
 
 
-def test_other_sizes_of_blocks_are_refused() -> None:
+def test_unsupported_block_sizes_are_refused() -> None:
     with pytest.raises(UsageError, match=r"block_sparse\.block"):
         BlockSparse(block=48)

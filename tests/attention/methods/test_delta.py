@@ -37,7 +37,7 @@ def prefill(name: str, sparsity: float = 0.8, **arguments: object) -> PrefillMet
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_any_method_for_prompts_is_corrected(name: str) -> None:
+def test_any_prefill_method_can_be_corrected(name: str) -> None:
     q, k, v = structured(700, 4, 2, 32, seed=1)
     out, indices = sparse_prefill(prefill(f"{name}+delta"), q, k, v, impl="torch")
     assert any(isinstance(index, CorrectedIndex) for index in indices)
@@ -68,7 +68,7 @@ def test_like_naive_in_chunks_and_under_any_softmax(
 
 
 @pytest.mark.parametrize(("n_q", "n_k"), [(700, 700), (333, 700), (700 - 128, 700), (1, 700)])
-def test_what_anchors_compute_is_counted_beside_the_index(n_q: int, n_k: int) -> None:
+def test_anchors_are_counted_in_addition_to_the_index(n_q: int, n_k: int) -> None:
     q, k, v = structured(n_k, 4, 2, 32)
     for name in ("vertical_slash+delta", "block_sparse+delta"):
         _, (index,) = sparse_prefill(prefill(name), q[-n_q:], k, v, impl="torch")
@@ -95,7 +95,7 @@ def test_sparsity_is_that_of_both() -> None:
         assert indices[0].every == max(64, math.ceil(2 / (1 - sparsity)))
 
 
-def test_where_anchors_take_more_than_sparsity_leaves_out_nothing_is() -> None:
+def test_attention_is_dense_if_anchors_cost_more_than_sparsity_saves() -> None:
     q, k, v = structured(600, 4, 2, 32)
     out, (index,) = sparse_prefill(prefill("vertical_slash+delta", 0.01), q, k, v, impl="torch")
     assert not isinstance(index, CorrectedIndex)
@@ -120,12 +120,12 @@ def test_composition_is_by_name_in_any_order_and_parameters_have_their_owners() 
 
 
 @pytest.mark.parametrize("name", ["delta+delta", "vertical_slash+block_sparse+delta", "vertical_slash+delta+delta"])
-def test_one_method_is_corrected_once(name: str) -> None:
+def test_a_method_is_corrected_only_once(name: str) -> None:
     with pytest.raises(UsageError, match="one for prefill and one for decode or evict"):
         Attention.parse(name, sparsity=0.9)
 
 
-def test_what_it_corrects_says_what_it_needs() -> None:
+def test_needs_come_from_the_corrected_method() -> None:
     assert prefill("vertical_slash+delta").observes == VerticalSlash().observes
     assert (Delta().exact, prefill("vertical_slash+delta").exact) == (True, False)
     assert (Delta().any_softmax, prefill("xattention+delta").any_softmax) == (True, False)
@@ -134,7 +134,7 @@ def test_what_it_corrects_says_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize("cells", [1, 1 << 24])
-def test_error_is_that_of_what_is_corrected(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_come_from_the_corrected_method(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparse_tasks.attention.inspection._CELLS", cells)
     q, k, v = structured(300, 4, 2, 32, seed=2)
     method = prefill("block_sparse+delta", 0.7, **{"block_sparse.block": 16})
@@ -159,7 +159,7 @@ def test_a_correction_brings_a_window_nearer_to_dense_attention_at_the_same_spar
     assert off["streaming_llm+delta"] < 0.7 * off["streaming_llm"]
 
 
-def test_vllm_computes_and_counts_what_the_sequence_alone_does() -> None:
+def test_vllm_matches_the_single_sequence() -> None:
     attention = Attention.of(*(replace(m, sparsity=0.6) for m in (METHODS.get("block_sparse")(block=16), Delta())))
     assert attention.method == "block_sparse+delta"
     text = Text("a", 400, 2, 1)

@@ -53,7 +53,7 @@ def step(method: DuoMethod, lengths: list[int], layer: int = 0) -> torch.Tensor:
     return method.select(torch.randn(len(lengths), HEADS, SIZE), cache, None, impl="torch").mask(longest)
 
 
-def test_heads_that_attend_least_to_what_is_far_stream_wherever_they_are() -> None:
+def test_heads_with_the_least_distant_attention_stream_in_any_layer() -> None:
     shares = [[0.9, 0.5, 0.1, 0.1, 0.3, 0.5, 0.6, 0.6], *[[0.8] * HEADS] * 3, [0.2, 0.2, 0.7, 0.5, 0.3, 0.1, 0.9, 0.9]]
     # Of KV heads: .7, .1, .4, .6; .8 in the three layers between; .2, .6, .2, .9.
     expected = [{1, 2, 3}, set(), set(), set(), {0, 1, 2}]
@@ -71,7 +71,7 @@ def test_heads_that_attend_least_to_what_is_far_stream_wherever_they_are() -> No
 
 
 @pytest.mark.parametrize(("n_q", "n_k", "sinks", "recent"), [(300, 300, 4, 50), (77, 301, 0, 1), (130, 400, 70, 129)])
-def test_of_a_prompt_streaming_heads_see_first_and_last_tokens(n_q: int, n_k: int, sinks: int, recent: int) -> None:
+def test_streaming_heads_see_first_and_last_tokens_of_a_prompt(n_q: int, n_k: int, sinks: int, recent: int) -> None:
     q, k, v = (torch.randn(n, h, SIZE) for n, h in ((n_q, HEADS), (n_k, KV_HEADS), (n_k, KV_HEADS)))
     method = DuoAttentionPrefill(streaming=0.5, sinks=sinks, recent=recent).in_layer(Layer(1, 2))
     out, (index,) = sparse_prefill(method, q, k, v, impl="torch")
@@ -126,7 +126,7 @@ def test_steps_read_first_and_last_pages() -> None:
 @given(
     length=st.integers(20, 5000), sparsity=st.floats(0.0, 0.95), sinks=st.integers(0, 90), recent=st.integers(1, 300)
 )
-def test_layers_together_leave_out_what_sparsity_says(length: int, sparsity: float, sinks: int, recent: int) -> None:
+def test_layers_together_meet_the_sparsity(length: int, sparsity: float, sinks: int, recent: int) -> None:
     """In both phases; a query sees at least itself, and pages are whole."""
     options = {"sparsity": sparsity, "sinks": sinks, "recent": recent}
     indices = prompts(calibrated(DuoAttentionPrefill(**options)), length)  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ def test_layers_together_leave_out_what_sparsity_says(length: int, sparsity: flo
 
 @settings(max_examples=60, deadline=None)
 @given(length=st.integers(500, 5000), sparsity=st.floats(0.05, 0.6))
-def test_as_few_heads_stream_as_meet_it_with_the_whole_window(length: int, sparsity: float) -> None:
+def test_the_fewest_heads_stream_that_meet_it_with_the_whole_window(length: int, sparsity: float) -> None:
     """The same in both phases, and none has a shorter window unless all of them stream."""
     heads, window = LAYERS * KV_HEADS, 30
     prefill = calibrated(DuoAttentionPrefill(sparsity=sparsity, sinks=10, recent=20))
@@ -172,7 +172,7 @@ def test_a_chunk_has_the_heads_and_the_window_of_its_prompt() -> None:
 
 
 @pytest.mark.parametrize("softmax", [Softmax(), Softmax(sinks=torch.tensor([2.0, -3.0, 0.0, 1.0]), soft_cap=3.0)])
-def test_measured_is_the_largest_attention_outside_of_first_and_last_tokens(softmax: Softmax) -> None:
+def test_the_largest_attention_outside_first_and_last_tokens_is_measured(softmax: Softmax) -> None:
     q, k = make_sequence(500, 500, 4, 2, SIZE)
     scores = softmax.capped(q.transpose(0, 1) @ k.transpose(0, 1).repeat_interleave(2, 0).mT * SIZE**-0.5)
     weights = softmax.of(slice(None), 4, 1).weights(scores.masked_fill(torch.ones(500, 500).triu(1) > 0, -math.inf))
@@ -186,7 +186,7 @@ def test_measured_is_the_largest_attention_outside_of_first_and_last_tokens(soft
     torch.testing.assert_close(found, torch.tensor([expected, expected]), rtol=1e-4, atol=1e-6)
 
 
-def test_a_head_that_looks_hard_at_one_token_ranks_above_one_that_looks_at_many_a_little() -> None:
+def test_one_strong_weight_ranks_above_many_weak_ones() -> None:
     """Though less of its attention is far."""
     q, k = torch.zeros(600, 2, SIZE), torch.zeros(600, 2, SIZE)
     q[..., 0], k[100, 1, 0] = 1.0, 80.0  # of head 0 all weights are alike
@@ -197,14 +197,14 @@ def test_a_head_that_looks_hard_at_one_token_ranks_above_one_that_looks_at_many_
     assert 0.03 < found[1] < 0.2
 
 
-def test_prompts_with_nothing_outside_measure_nothing() -> None:
+def test_prompts_without_outside_tokens_measure_nothing() -> None:
     method = DuoAttentionPrefill()
     with pytest.raises(UsageError, match=r"^data: .*64 first and 256 last tokens; take longer ones"):
         method.tensors([method.measure(None, *make_sequence(320, 320, 4, 2, SIZE), [])])
 
 
 @pytest.mark.parametrize(("layer", "heads"), [(Layer(0, 2), HEADS), (Layer(0, LAYERS), 4)])
-def test_other_layers_or_heads_are_refused(layer: Layer, heads: int) -> None:
+def test_wrong_layers_or_heads_are_refused(layer: Layer, heads: int) -> None:
     q, k = make_sequence(400, 400, heads, 2, SIZE)
     words = r"calibration: .* has far of \(5, 8\) layers and heads"
     with pytest.raises(UsageError, match=rf"^duo_attention_prefill\.{words}"):
@@ -244,7 +244,7 @@ def test_published_gates_rank_heads(tmp_path: Path) -> None:
     assert {places[3], places[4]} == {4, 5}
 
 
-def test_equal_gates_stream_everywhere_and_not_in_the_first_layers() -> None:
+def test_equal_gates_are_spread_over_layers() -> None:
     alike = Calibration("duo_attention", 1, "m", "s", {"gates": torch.ones(30, 8)})
     assert ranks(alike, 30, 4) == ranks(None, 30, 4)
 
@@ -260,14 +260,14 @@ def test_equal_gates_stream_everywhere_and_not_in_the_first_layers() -> None:
         ("1.0\tnan\n" * 3, "^from: .*not finite"),
     ],
 )
-def test_gates_of_another_model_and_other_tables_are_refused(content: str, words: str, tmp_path: Path) -> None:
+def test_gates_of_another_model_and_invalid_tables_are_refused(content: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "heads.tsv"
     path.write_text(content)
     with pytest.raises(SparseTasksError, match=words):
         DuoAttentionPrefill().published(path, SHAPE)
 
 
-def test_what_is_corrected_is_in_its_layer_and_model() -> None:
+def test_a_corrected_method_knows_its_layer_and_model() -> None:
     q, k = make_sequence(700, 700, HEADS, KV_HEADS, SIZE)
     method = calibrated(DuoAttentionPrefill(sparsity=0.5, sinks=8, recent=32))
     assert isinstance(method, DuoAttentionPrefill)

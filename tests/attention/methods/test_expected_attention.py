@@ -64,7 +64,7 @@ def test_like_naive(n: int, heads: int, kv_heads: int, size: int, dtype: torch.d
     assert kept_lists(method.keep(q, k, impl="torch")) == [top(head, 15, ends(n, 4, 0)) for head in expected]
 
 
-def test_weights_are_the_mean_of_those_of_normal_queries() -> None:
+def test_weights_are_the_mean_over_normal_queries() -> None:
     """What the paper derives: the mean of exponentials over the distribution of the queries, without any of them."""
     make = torch.Generator().manual_seed(0)
     mixed = torch.randn(8, 8, generator=make)
@@ -75,7 +75,7 @@ def test_weights_are_the_mean_of_those_of_normal_queries() -> None:
     torch.testing.assert_close(weights / weights.sum(), exponentials / exponentials.sum(), rtol=0.03, atol=0.0)
 
 
-def test_where_queries_stood_does_not_matter_but_where_keys_do() -> None:
+def test_positions_of_keys_matter_and_those_of_queries_do_not() -> None:
     """The same queries at other positions, turned by these, are the same distribution."""
     q, k = make_sequence(60, 60, 4, 2, 16)
     rotary, order = Rotary(FREQUENCIES), torch.randperm(60, generator=torch.Generator().manual_seed(0))
@@ -87,7 +87,7 @@ def test_where_queries_stood_does_not_matter_but_where_keys_do() -> None:
     assert kept_lists(method.keep(one, k, impl="torch")) != kept_lists(method.keep(one, moved, impl="torch"))
 
 
-def test_a_token_without_a_value_goes_first() -> None:
+def test_a_token_with_a_zero_value_is_evicted_first() -> None:
     q, k = make_sequence(60, 60, 4, 2, 16)
     v = torch.ones(60, 2, 16)
     v[[11, 30]] = 0.0
@@ -96,7 +96,7 @@ def test_a_token_without_a_value_goes_first() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5])
-def test_prompts_of_first_tokens_alone_are_kept(n: int) -> None:
+def test_prompts_of_only_first_tokens_are_kept(n: int) -> None:
     q, k = make_sequence(n, n, 4, 2, 16)
     assert kept_lists(ExpectedAttention(capacity=5).keep(q, k, v=k, impl="torch")) == [list(range(n))] * 2
     assert [len(head) for head in kept_lists(ExpectedAttention(capacity=1).keep(q, k, v=k, impl="torch"))] == [1, 1]

@@ -95,7 +95,7 @@ def test_like_naive(impl: str, n_q: int, n_k: int, gamma: float, tau: float) -> 
 
 
 @pytest.mark.parametrize("tau", [0.0, 1.0])
-def test_a_least_budget_is_taken_of_verticals_and_of_slashes(tau: float) -> None:
+def test_a_minimum_budget_applies_to_verticals_and_slashes(tau: float) -> None:
     q, k = make_sequence(1000, 1000, 2, 1, 64)
     index = FlexPrefill(gamma=0.0, tau=tau, min_budget=300).select(q, k, impl="torch")
     assert index is not None

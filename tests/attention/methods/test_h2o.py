@@ -31,7 +31,7 @@ def test_like_naive(impl: str, n_k: int, heads: int, kv_heads: int, size: int, d
 
 
 @pytest.mark.parametrize(("prompt", "capacity"), [(20, 9), (9, 9), (3, 9), (5, 1), (12, 2)])
-def test_steps_like_lists(prompt: int, capacity: int) -> None:
+def test_steps_match_a_list_implementation(prompt: int, capacity: int) -> None:
     q, k = make_sequence(prompt, prompt, 4, 2, 16)
     make, method = torch.Generator().manual_seed(0), H2O(capacity=capacity)
     kept = method.keep(q, k, impl="torch")
@@ -55,7 +55,7 @@ def test_steps_like_lists(prompt: int, capacity: int) -> None:
 
 @pytest.mark.parametrize("cuts", [[70], [1, 70], [30, 31, 64, 70], [69, 70]])
 @pytest.mark.parametrize("impl", ["torch", "triton"])
-def test_chunks_add_up_to_the_attention_of_all_queries(impl: str, cuts: list[int]) -> None:
+def test_chunks_sum_up_to_the_attention_of_all_queries(impl: str, cuts: list[int]) -> None:
     """The method remembers one number for each key, and no queries."""
     q, k = make_sequence(70, 70, 4, 2, 64)
     method, seen, start = H2O(capacity=15), None, 0

@@ -58,7 +58,7 @@ def test_less_is_more_takes_the_best_of_each_head_in_turn(recent: float) -> None
 
 
 @pytest.mark.parametrize("kind", [Tidal, LessIsMore])
-def test_layers_read_what_the_last_one_that_selects_has_selected(kind: type[HandingMethod]) -> None:
+def test_layers_read_the_selection_of_the_last_selecting_layer(kind: type[HandingMethod]) -> None:
     method = kind(sparsity=0.7, first=2, again=5)
     handed: dict[object, PageIndex] = {}
     found, alone = [], []
@@ -73,7 +73,7 @@ def test_layers_read_what_the_last_one_that_selects_has_selected(kind: type[Hand
     assert len({str(lists) for lists in alone}) == LAYERS
 
 
-def test_two_attentions_of_a_step_hand_on_their_own() -> None:
+def test_two_attentions_of_a_step_pass_on_separately() -> None:
     handed: dict[object, PageIndex] = {}
     q, _, cache = made(0)
     few, many = Tidal(token_budget=3), Tidal(token_budget=9)
@@ -84,7 +84,7 @@ def test_two_attentions_of_a_step_hand_on_their_own() -> None:
     assert many.select(q, below, None, impl="torch").counts.tolist() == [[9, 9]] * 3
 
 
-def test_selecting_costs_every_key_in_the_layers_that_select() -> None:
+def test_selecting_layers_read_every_key() -> None:
     shape = Shape(
         hidden_size=64, layers=8, query_heads=4, kv_heads=2, head_size=16, mlp_size=64, vocabulary=100,
         tied_embeddings=True, window=None, windowed_layers=0, experts=0, active_experts=0, expert_size=0,
@@ -95,7 +95,7 @@ def test_selecting_costs_every_key_in_the_layers_that_select() -> None:
 
 
 @pytest.mark.parametrize("name", ["tidal", "less_is_more"])
-def test_layers_of_a_model_hand_on_to_each_other(name: str) -> None:
+def test_layers_of_a_model_pass_on_selections(name: str) -> None:
     """In transformers, with two sequences of a batch, step by step."""
     pytest.importorskip("transformers")
     from sparse_tasks.attention.attention import Attention

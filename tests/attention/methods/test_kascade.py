@@ -48,7 +48,7 @@ def held(mass: Array, other: Array, count: int) -> float:
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_measured_is_what_heads_hold_of_each_others_attention(plain: bool) -> None:
+def test_shares_of_each_others_attention_are_measured(plain: bool) -> None:
     n_q, n_k = 100, 130
     softmax = Softmax() if plain else Softmax(sinks=torch.tensor([1.0, -1.0, 3.0, 0.0]))
     method, rows = KascadeDecode().under(softmax), np.linspace(50, 99, 50).round().astype(int)
@@ -89,7 +89,7 @@ def test_layers_that_differ_in_kv_heads_are_refused() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(layers=st.integers(1, 7), number=st.integers(1, 9), seed=st.integers(0, 999))
-def test_no_other_anchors_hold_more(layers: int, number: int, seed: int) -> None:
+def test_the_anchors_are_optimal(layers: int, number: int, seed: int) -> None:
     similarity = torch.rand(layers, layers, generator=torch.Generator().manual_seed(seed)).tril()
     similarity.fill_diagonal_(1.0)
 
@@ -128,7 +128,7 @@ def step(number: int, handed: dict[object, PageIndex] | None) -> tuple[Tensor, P
     return q, replace(cache, layer=Layer(number, LAYERS), handed=handed)
 
 
-def test_heads_read_what_those_most_like_them_have_selected() -> None:
+def test_heads_read_the_selection_of_the_most_similar_head() -> None:
     method = calibrated(KascadeDecode(anchors=2, sparsity=0.7), similar())
     handed: dict[object, PageIndex] = {}
     found, alone = [], []
@@ -143,7 +143,7 @@ def test_heads_read_what_those_most_like_them_have_selected() -> None:
     assert all(len(sequence[0]) == len(sequence[1]) for lists in found for sequence in lists)
 
 
-def test_without_a_calibration_anchors_are_spread_and_heads_stay() -> None:
+def test_without_a_calibration_anchors_are_spread_and_heads_keep_their_number() -> None:
     method, handed = KascadeDecode(sparsity=0.7, anchors=2), dict[object, PageIndex]()
     found = []
     for number in range(LAYERS):
@@ -155,7 +155,7 @@ def test_without_a_calibration_anchors_are_spread_and_heads_stay() -> None:
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(LAYERS - 1, 2), (LAYERS, 1)])
-def test_another_number_of_layers_or_heads_is_refused(layers: int, heads: int) -> None:
+def test_wrong_layers_or_heads_are_refused(layers: int, heads: int) -> None:
     method = calibrated(KascadeDecode(anchors=2, sparsity=0.7), similar()[:layers, :heads, :layers, :heads])
     handed: dict[object, PageIndex] = {}
     q, cache = step(0, handed)
@@ -165,7 +165,7 @@ def test_another_number_of_layers_or_heads_is_refused(layers: int, heads: int) -
         method.select(q, cache, None, impl="torch")
 
 
-def test_sequences_of_a_batch_are_measured_as_if_alone() -> None:
+def test_sequences_of_a_batch_are_measured_separately() -> None:
     pytest.importorskip("transformers")
     from sparse_tasks.attention.huggingface import attended_by
 
@@ -190,7 +190,7 @@ def test_sequences_of_a_batch_are_measured_as_if_alone() -> None:
 
 
 @pytest.mark.parametrize(("n_q", "n_k", "block"), [(500, 500, 16), (170, 420, 32), (300, 300, 128)])
-def test_blocks_are_those_of_a_groups_attention_and_handed_on(n_q: int, n_k: int, block: int) -> None:
+def test_blocks_follow_a_groups_attention_and_are_passed_on(n_q: int, n_k: int, block: int) -> None:
     number, own = (1 if block == 128 else 3), 128 // block
     method = calibrated(KascadePrefill(anchors=2, block=block, token_budget=number * block + 5), similar())
     handed: dict[object, Any] = {}
@@ -229,7 +229,7 @@ def test_no_other_number_of_blocks_is_nearer(n: int, sparsity: float, block: int
     assert found == pytest.approx(min(off(number) for number in range(1, -(-n // block) + 1)), abs=1e-9)
 
 
-def test_chunks_and_prompts_hand_on_their_own() -> None:
+def test_chunks_and_prompts_pass_on_separately() -> None:
     method, handed = KascadePrefill(anchors=1, sparsity=0.6), dict[object, Any]()
     q, k = make_sequence(600, 600, 4, 2, 16)
     whole = method.in_layer(Layer(0, 2), handed).select(q, k, impl="torch")
@@ -242,7 +242,7 @@ def test_chunks_and_prompts_hand_on_their_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["kascade_prefill", "kascade_prefill+delta"])
-def test_layers_of_a_model_hand_on_what_prompts_read(name: str) -> None:
+def test_layers_of_a_model_pass_on_a_prompts_selection(name: str) -> None:
     """In transformers, with two sequences of a batch; also where another method corrects it."""
     pytest.importorskip("transformers")
     from sparse_tasks.attention.attention import Attention

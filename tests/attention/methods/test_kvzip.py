@@ -47,14 +47,14 @@ def test_a_chunk_is_scored_among_itself_the_first_tokens_and_its_repetition(chun
     torch.testing.assert_close(KVzip().repeated(q, k, chunk), found)
 
 
-def test_parts_of_the_scores_are_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_in_parts_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k = make_sequence(35, 95, 4, 2, 32)
     whole = KVzip().repeated(q, k, range(60))
     monkeypatch.setattr("sparse_tasks.attention.ops.true_mass._CELLS", 300)  # two parts
     torch.testing.assert_close(KVzip().repeated(q, k, range(60)), whole)
 
 
-def test_heads_of_all_layers_share_what_stays() -> None:
+def test_heads_of_all_layers_share_the_budget() -> None:
     scores = [torch.rand(heads, 50, generator=torch.Generator().manual_seed(heads)) * weight
               for heads, weight in ((2, 1.0), (3, 0.5), (2, 0.01))]  # fmt: skip
     kept = KVzip(sparsity=0.8).keep_all(scores, impl="torch")

@@ -42,7 +42,7 @@ def by_block(weights: Array, first: int, n_k: int) -> list[list[dict[int, float]
 
 @pytest.mark.parametrize("cells", [1, 1 << 22])
 @pytest.mark.parametrize(("n_q", "n_k"), [(100, 100), (37, 150), (64, 160)])
-def test_prompts_read_the_blocks_that_hold_most(
+def test_prompts_read_the_blocks_with_the_most_mass(
     n_q: int, n_k: int, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(true_mass, "_CELLS", cells)
@@ -87,7 +87,7 @@ def test_a_shared_budget_holds_more_than_one_for_each() -> None:
 
 
 @pytest.mark.parametrize("page", [1, 4])
-def test_steps_read_the_pages_that_hold_most(page: int) -> None:
+def test_steps_read_the_pages_with_the_most_mass(page: int) -> None:
     """Of a batch, where each sequence has a length of its own."""
     n, lengths = 48, [48, 31]
     q, k = make_sequence(n, n, 4, 2, 16)
@@ -171,7 +171,7 @@ def test_a_share_and_a_budget_together_are_refused(name: str) -> None:
         kind(shared=True)
 
 
-def test_the_oracle_holds_nothing_quadratic(tmp_path: Path) -> None:
+def test_the_oracle_needs_no_quadratic_memory(tmp_path: Path) -> None:
     """No tensor of scores is larger than what a single block of queries needs."""
     seen: list[int] = []
 

@@ -20,7 +20,7 @@ def over_layers(method: PyramidKV, n_k: int, layers: int) -> list[int]:
 @given(
     n_k=st.integers(1, 200_000), capacity=st.integers(1, 250_000), layers=st.integers(1, 80), beta=st.integers(1, 40)
 )
-def test_a_line_that_adds_up(n_k: int, capacity: int, layers: int, beta: int) -> None:
+def test_linear_capacities_sum_to_the_budget(n_k: int, capacity: int, layers: int, beta: int) -> None:
     found = over_layers(PyramidKV(capacity=capacity, beta=beta), n_k, layers)
     mean = min(capacity, n_k)
     assert sum(found) == layers * mean

@@ -52,7 +52,7 @@ def test_budgets_of_the_paper(length: int) -> None:
     sparsity=st.floats(0, 0.999),
     page=st.sampled_from([16, 8, 1]),
 )
-def test_the_device_counts_as_solve_does(lengths: list[int], sparsity: float, page: int) -> None:
+def test_the_device_matches_solve(lengths: list[int], sparsity: float, page: int) -> None:
     cache = wide_cache(lengths, 160_000)
     index = Quest(sparsity=sparsity, page=page).select(torch.ones(len(lengths), 1, 16), cache, None, impl="torch")
     solved = [Quest(sparsity=sparsity, page=page).at(length).token_budget // page for length in lengths]
@@ -88,7 +88,7 @@ def test_like_naive_on_a_ragged_batch(
     assert page_lists(solved.select(q, cache, None, impl=impl)) == naive(q, cache, page, pages)
 
 
-def test_summaries_kept_step_by_step_choose_as_fresh_ones() -> None:
+def test_incremental_summaries_select_like_fresh_ones() -> None:
     cache = make_cache([90, 40], 2, 64, 16)
     quest, state = Quest(token_budget=32), Quest(token_budget=32).new_state(cache)
     for start, end in ((0, 70), (70, 71), (71, 90)):
@@ -106,7 +106,7 @@ def test_the_default_budget() -> None:
     assert index.counts.tolist() == [[64]]
 
 
-def test_a_last_page_in_part_leaves_room_for_another() -> None:
+def test_a_partial_last_page_leaves_room_for_another() -> None:
     # 19.2 of 32 positions are nearest to one page, 10.2 of 17 to both: the full one and that of one position.
     for length, pages in ((32, 1), (17, 2)):
         index = Quest(sparsity=0.4).select(torch.ones(1, 1, 16), wide_cache([length], 32), None, impl="torch")

@@ -17,7 +17,7 @@ from sparse_tasks.attention.ops.draws import draws
 from tests.attention.methods.naive import make_sequence, wide_cache
 
 
-def test_draws_are_spread_evenly_and_follow_from_every_counter() -> None:
+def test_draws_are_uniform_and_depend_on_every_counter() -> None:
     head, step = torch.arange(40)[:, None], torch.arange(500)
     found = draws(3, head, step)
     assert found.shape == (40, 500)
@@ -30,7 +30,7 @@ def test_draws_are_spread_evenly_and_follow_from_every_counter() -> None:
     assert not torch.isin(draws(4, head, step)[:, 0], found[:, 0]).any()  # another seed is not another head
 
 
-def test_random_blocks_are_those_of_the_whole_prompt_in_chunks() -> None:
+def test_random_blocks_do_not_depend_on_chunks() -> None:
     method = RandomPrefill(top_k=4, block=16, seed=5)
     q, k = make_sequence(300, 300, 4, 2, 16)
     whole = method.select(q, k, impl="torch")
@@ -46,7 +46,7 @@ def test_random_blocks_are_those_of_the_whole_prompt_in_chunks() -> None:
     assert not torch.equal(whole.mask()[0], whole.mask()[1])
 
 
-def test_random_pages_are_the_same_in_every_batch_and_others_at_each_step() -> None:
+def test_random_pages_depend_on_the_step_and_not_on_the_batch() -> None:
     method = RandomDecode(token_budget=64, page=16)
     together = method.select(torch.randn(3, 4, 16), wide_cache([500, 320, 501], 512, 2), None, impl="torch").mask(512)
     alone = method.select(torch.randn(1, 4, 16), wide_cache([320], 320, 2), None, impl="torch").mask(320)
@@ -55,13 +55,13 @@ def test_random_pages_are_the_same_in_every_batch_and_others_at_each_step() -> N
     assert together[:, :, :16].all()
 
 
-def test_of_a_short_budget_the_current_page_is_read() -> None:
+def test_a_short_budget_reads_the_current_page() -> None:
     cache = wide_cache([100], 112)
     for method in (RandomDecode(token_budget=16), WindowDecode(token_budget=1), WindowDecode(token_budget=16, page=16)):
         assert method.select(torch.randn(1, 1, 16), cache, None, impl="torch").mask(100)[0, 0, 99]
 
 
-def test_random_tokens_stay_whatever_the_prompt_says() -> None:
+def test_random_eviction_ignores_the_content() -> None:
     method = RandomEvict(capacity=40, seed=1)
     kept = [method.keep(*make_sequence(200, 200, 4, 2, 16, seed=seed), impl="torch").positions for seed in (0, 1)]
     assert torch.equal(*kept)

@@ -21,9 +21,7 @@ from tests.attention.methods.naive import Array, attention, ends, kept_lists, ma
     ("n_k", "heads", "kv_heads", "size", "dtype"),
     [(70, 4, 2, 64, torch.float32), (51, 3, 3, 96, torch.float16), (90, 8, 1, 128, torch.float32)],
 )
-def test_what_stays_is_like_naive(
-    impl: str, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype
-) -> None:
+def test_kept_tokens_match_naive(impl: str, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> None:
     q, k = make_sequence(n_k, n_k, heads, kv_heads, size, dtype)
     sums = attention(q, k)[:, -9:].sum(1).reshape(kv_heads, -1, n_k).sum(1)
     largest = np.array([[head[max(0, i - 2) : i + 3].max() for i in range(n_k)] for head in sums])
@@ -56,7 +54,7 @@ def read_by(q: Tensor, k: Tensor, kept: list[int], chunk: int, r: int, count: in
 
 
 @pytest.mark.parametrize(("chunk", "r"), [(1, 16), (3, 16), (3, 5), (4, 1), (100, 3)])
-def test_steps_read_what_a_loop_reads(chunk: int, r: int) -> None:
+def test_steps_match_a_loop(chunk: int, r: int) -> None:
     n, steps = 60, 8
     q, k = make_sequence(n + steps, n + steps, 4, 2, 16)
     method = RocketKV(capacity=26, token_budget=9, chunk=chunk, r=r, window=8, kernel=3, recent=4)
@@ -94,7 +92,7 @@ def test_both_stages_share_the_sparsity(split: float) -> None:
     assert reduced == pytest.approx(left, rel=0.1)  # what judging reads is such a share of what is kept
 
 
-def test_what_is_written_is_read_beside_the_budget() -> None:
+def test_new_tokens_are_read_in_addition_to_the_budget() -> None:
     n, steps = 100, 30
     q, k = make_sequence(n + steps, n + steps, 4, 2, 16)
     memory = Memory(RocketKV(sparsity=0.9), impl="torch")
@@ -105,7 +103,7 @@ def test_what_is_written_is_read_beside_the_budget() -> None:
         assert all(set(range(n, position + 1)) <= set(head.tolist()) for head in index.pages[0])
 
 
-def test_steps_wait_for_nothing() -> None:
+def test_steps_do_not_synchronise() -> None:
     """Fake tensors have no values: whatever would read one fails."""
     with FakeTensorMode():
         lengths, table = torch.empty(2, dtype=torch.int32), torch.empty(2, 9, dtype=torch.int32)

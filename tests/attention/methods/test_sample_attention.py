@@ -70,7 +70,7 @@ def test_like_naive(impl: str, n_q: int, n_k: int, stride: int, window: float, a
             assert others.max() <= least + 1e-6
 
 
-def test_heads_that_look_everywhere_take_more() -> None:
+def test_heads_with_spread_attention_take_more() -> None:
     q, k = make_sequence(600, 600, 4, 2, 32)
     index = SampleAttention(window=0.02).select(q * SHARPNESS, k, impl="torch")
     assert index is not None
@@ -104,7 +104,7 @@ def test_a_sparsity_finds_one_share_for_all_heads(n_q: int, n_k: int, sparsity: 
 
 @settings(max_examples=40, deadline=None)
 @given(n_k=st.integers(129, 900), chunk=st.floats(0.01, 1), density=st.floats(0.01, 1), bands=st.integers(2, 9))
-def test_what_columns_compute_is_counted(n_k: int, chunk: float, density: float, bands: int) -> None:
+def test_columns_are_counted(n_k: int, chunk: float, density: float, bands: int) -> None:
     """Whole columns of equal weight, until none fits any more."""
     n_q = max(1, round(chunk * n_k))
     index = columns_that_hold(
@@ -121,7 +121,7 @@ def test_what_columns_compute_is_counted(n_k: int, chunk: float, density: float,
     assert sum(expected) > target - n_q or expected == [everything, everything]
 
 
-def test_lists_have_room_for_so_many() -> None:
+def test_lists_have_a_maximum() -> None:
     outside = torch.ones(2, 400)
     outside[0] *= 100
     index = columns_that_hold(

@@ -68,7 +68,7 @@ def test_knorm_blocks_like_naive(n_k: int, heads: int, kv_heads: int, size: int)
         (121, 1000, 5, 136), (999, 1000, 32, 1000), (5, 5, 1, 5), (32, 64, 1, 32), (49, 64, 2, 64),
     ],
 )  # fmt: skip
-def test_whole_blocks_come_nearest_to_the_budget(
+def test_whole_blocks_are_nearest_to_the_budget(
     kind: type[SharedBlocksMethod], capacity: int, length: int, count: int, seen: int
 ) -> None:
     method = kind(capacity=capacity)

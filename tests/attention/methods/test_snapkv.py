@@ -29,7 +29,7 @@ def test_capacities_of_the_paper(length: int) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(length=st.integers(1, 2_000_000), density=st.integers(1, 1000))
-def test_capacity_is_the_whole_tokens_of_the_share(length: int, density: int) -> None:
+def test_capacity_is_rounded_down_to_whole_tokens(length: int, density: int) -> None:
     """For shares in thousandths, whole numbers say what a float's last bits must not change."""
     assert SnapKV(sparsity=1 - density / 1000).at(length).capacity == max(1, length * density // 1000)
 
@@ -51,20 +51,20 @@ def test_like_naive(impl: str, n_q: int, n_k: int, heads: int, kv_heads: int, si
     assert kept.length == n_k
 
 
-def test_past_the_ends_attention_counts_as_0() -> None:
+def test_attention_is_padded_with_zeros() -> None:
     q, k = make_sequence(40, 40, 2, 1, 64)
     kept = SnapKV(capacity=12, kernel=21, sinks=0, recent=0).keep(q, k, impl="torch")
     assert kept_lists(kept) == [top(smoothed(attention(q, k).sum(1).mean(0), 21), 12, set())]
 
 
-def test_bfloat16_keeps_as_its_numbers_in_fp32_do() -> None:
+def test_bfloat16_keeps_the_same_as_fp32() -> None:
     q, k = make_sequence(80, 80, 4, 2, 64, torch.bfloat16)
     half, full = (SnapKV(capacity=20).keep(q.to(t), k.to(t), impl="torch") for t in (torch.bfloat16, torch.float32))
     assert kept_lists(half) == kept_lists(full)
 
 
 @pytest.mark.parametrize(("capacity", "sinks", "recent"), [(500, 4, 128), (100, 4, 50), (10, 2, 5), (1, 0, 0)])
-def test_first_and_recent_tokens_stay_but_leave_room(capacity: int, sinks: int, recent: int) -> None:
+def test_first_and_recent_tokens_are_kept_but_leave_room(capacity: int, sinks: int, recent: int) -> None:
     q, k = make_sequence(64, 600, 2, 1, 16)
     k[200] = 20 * q[:, 0].mean(0)  # a needle for the window
     (kept,) = kept_lists(SnapKV(capacity=capacity, kernel=1).keep(q, k, impl="torch"))
@@ -72,7 +72,7 @@ def test_first_and_recent_tokens_stay_but_leave_room(capacity: int, sinks: int, 
     assert ends(600, sinks, recent) <= set(kept)
 
 
-def test_the_budget_may_be_that_of_another_length() -> None:
+def test_the_budget_may_be_for_another_length() -> None:
     q, k = make_sequence(20, 50, 2, 1, 16)
     assert kept_lists(SnapKV(sparsity=0.9).keep(q, k, length=200, impl="torch"))[0] != []
     assert int(SnapKV(sparsity=0.9).keep(q, k, length=200, impl="torch").counts) == 20
@@ -87,6 +87,6 @@ def test_the_default_capacity_and_the_next_token() -> None:
     assert kept_lists(grown) == [[*head, 1100] for head in kept_lists(kept)]
 
 
-def test_an_even_kernel_has_no_middle() -> None:
+def test_an_even_kernel_is_refused() -> None:
     with pytest.raises(UsageError, match=r"snapkv\.kernel"):
         SnapKV(kernel=6)

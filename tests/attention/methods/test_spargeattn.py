@@ -85,7 +85,7 @@ def test_self_similarity_is_the_mean_over_all_pairs(n: int, offset: int) -> None
 
 
 @pytest.mark.parametrize("sparsity", [0.3, 0.6])
-def test_within_a_sparsity_what_is_unlike_itself_comes_first(sparsity: float) -> None:
+def test_dissimilar_blocks_come_first_within_a_sparsity(sparsity: float) -> None:
     q, k = coherent(1500, 1500, 2, 2, 0.15)
     index = SpargeAttn(sparsity=sparsity).select(q, k, impl="torch")
     assert isinstance(index, BlockIndex)

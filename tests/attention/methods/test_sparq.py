@@ -95,7 +95,7 @@ def test_like_naive_on_a_ragged_batch(
     lengths=st.lists(st.integers(1, 160_000) | st.integers(1, 99), min_size=1, max_size=3),
     sparsity=st.floats(0, 0.999),
 )
-def test_the_device_counts_as_solve_does(lengths: list[int], sparsity: float) -> None:
+def test_the_device_matches_solve(lengths: list[int], sparsity: float) -> None:
     cache = wide_cache(lengths, 160_000)
     method = SparQ(sparsity=sparsity, r=1)
     index = method.select(torch.ones(len(lengths), 1, 16), cache, None, impl="torch")
@@ -105,7 +105,7 @@ def test_the_device_counts_as_solve_does(lengths: list[int], sparsity: float) ->
         assert abs(read - length * (1 - sparsity)) <= 0.5 or read == 1  # a token is the least
 
 
-def test_with_all_components_the_estimate_is_attention_itself() -> None:
+def test_with_all_components_the_estimate_equals_attention() -> None:
     cache = make_cache([60], 1, 64, 16)
     q = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(1))
     weights = attention(q, cache.gather(0)[0])[0, 0]
@@ -113,7 +113,7 @@ def test_with_all_components_the_estimate_is_attention_itself() -> None:
     assert page_lists(index) == [[top(weights, 9, set())]]
 
 
-def test_recent_alone() -> None:
+def test_recent_tokens_alone() -> None:
     cache = make_cache([100, 3], 1, 64, 16)
     index = SparQ(token_budget=5, recent=1.0).select(torch.randn(2, 2, 64), cache, None, impl="torch")
     assert page_lists(index) == [[[95, 96, 97, 98, 99]], [[0, 1, 2]]]

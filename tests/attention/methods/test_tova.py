@@ -24,7 +24,7 @@ def test_like_naive(impl: str, n_q: int, n_k: int, heads: int, kv_heads: int, si
 
 
 @pytest.mark.parametrize(("prompt", "capacity"), [(20, 9), (9, 9), (3, 9), (5, 1)])
-def test_steps_like_lists(prompt: int, capacity: int) -> None:
+def test_steps_match_a_list_implementation(prompt: int, capacity: int) -> None:
     make, method = torch.Generator().manual_seed(0), TOVA(capacity=capacity)
     kept = method.keep(*make_sequence(prompt, prompt, 4, 2, 16), impl="torch")
     held, gone = kept_lists(kept), 0
@@ -42,7 +42,7 @@ def test_steps_like_lists(prompt: int, capacity: int) -> None:
     assert gone > 0 or prompt < capacity  # the new token itself was the least
 
 
-def test_weights_and_a_capacity_are_needed() -> None:
+def test_weights_and_a_capacity_are_required() -> None:
     method = TOVA(capacity=5)
     kept = method.keep(*make_sequence(10, 10, 2, 1, 16), impl="torch")
     with pytest.raises(UsageError, match=r"weights.*tova"):

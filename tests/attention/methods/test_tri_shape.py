@@ -21,7 +21,7 @@ def count(length: int, sinks: int, window: int, last: int) -> int:
 
 @settings(max_examples=60, deadline=None)
 @given(length=st.integers(1, 400), last=st.integers(0, 120), data=st.data())
-def test_stretches_end_where_the_last_queries_begin(length: int, last: int, data: st.DataObject) -> None:
+def test_chunks_end_where_the_last_queries_begin(length: int, last: int, data: st.DataObject) -> None:
     n_k = data.draw(st.integers(1, length))
     n_q = data.draw(st.integers(1, n_k))
     stretches = TriShape(window=3, last=last).stretches(n_q, n_k, length)
@@ -69,7 +69,7 @@ def test_attention_of_the_last_queries_is_dense() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(length=st.integers(1, 80), density=st.floats(0.001, 1), last=st.integers(0, 30))
-def test_no_other_window_is_nearer_and_last_queries_leave_half(length: int, density: float, last: int) -> None:
+def test_the_window_is_nearest_and_last_queries_leave_half(length: int, density: float, last: int) -> None:
     method = TriShape(sparsity=1 - density, last=last).at(length)
     assert method.window is not None
     wanted = (1 - (1 - density)) * causal_count(length, length)

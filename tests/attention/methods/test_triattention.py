@@ -71,7 +71,7 @@ def test_like_naive(index: int) -> None:
     assert kept_lists(method.keep(-q, k, layer=Layer(index, LAYERS), impl="torch")) == expected  # queries have no say
 
 
-def test_without_a_calibration_the_last_query_stands_for_the_mean() -> None:
+def test_without_a_calibration_the_last_query_replaces_the_mean() -> None:
     q, k, method, *_ = make(60)
     method = method._bound(measured=None)
     last = [turned(query, -59) for query in q[-1].double().numpy()]
@@ -83,7 +83,7 @@ def test_without_a_calibration_the_last_query_stands_for_the_mean() -> None:
     assert kept_lists(method.keep(q, k, impl="torch")) == expected
 
 
-def test_at_each_step_the_lowest_goes_unless_it_is_recent() -> None:
+def test_each_step_evicts_the_lowest_unless_it_is_recent() -> None:
     n, steps, layer = 40, 25, Layer(1, LAYERS)
     q, k, method, centers, spread = make(n + steps)
     memory = Memory(method, layer, impl="torch")
@@ -100,7 +100,7 @@ def test_at_each_step_the_lowest_goes_unless_it_is_recent() -> None:
             del held[int(np.argmin(scores[:-4]))]
 
 
-def test_scores_past_the_counts_are_nothing() -> None:
+def test_scores_past_the_counts_are_ignored() -> None:
     q, k, method, *_ = make(60)
     rows = k.transpose(0, 1)[None]
     cache = PagedCache.contiguous(rows, rows, torch.tensor([60], dtype=torch.int32))
@@ -114,7 +114,7 @@ def test_scores_past_the_counts_are_nothing() -> None:
     assert found.isfinite().all()
 
 
-def test_measured_are_means_without_positions_and_what_they_lack_to_the_lengths() -> None:
+def test_unrotated_means_and_excess_norms_are_measured() -> None:
     n, rotary = 50, Rotary(FREQUENCIES)
     q, k = make_sequence(n, n, 4, 2, 16)
     method, positions = TriAttention().placed(rotary), torch.arange(n)
@@ -131,12 +131,12 @@ def test_measured_are_means_without_positions_and_what_they_lack_to_the_lengths(
 
 
 @pytest.mark.parametrize(("layer", "heads"), [(Layer(0, 2), 4), (Layer(0, LAYERS), 2)])
-def test_other_layers_or_heads_are_refused(layer: Layer, heads: int) -> None:
+def test_wrong_layers_or_heads_are_refused(layer: Layer, heads: int) -> None:
     q, k, method, *_ = make(20)
     with pytest.raises(UsageError, match=r"triattention\.calibration: .* has centers of \(3, 4\) layers and heads"):
         method.keep(q[:, :heads], k, layer=layer, impl="torch")
 
 
-def test_with_a_calibration_keys_alone_decide() -> None:
+def test_with_a_calibration_only_keys_matter() -> None:
     assert TriAttention(calibration="x").unshared is None
     assert TriAttention().unshared is not None

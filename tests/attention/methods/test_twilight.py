@@ -108,7 +108,7 @@ def test_the_density_is_met(length: int, sparsity: float, seed: int) -> None:
     assert abs(float(kept) - max(1 - sparsity, 1 / length)) <= 0.5 / (2 * length) + 1e-6
 
 
-def test_no_sparsity_is_dense_and_so_is_all_of_the_mass() -> None:
+def test_zero_sparsity_and_full_mass_are_dense() -> None:
     cache = make_cache([100, 1, 16], 2, 64, 16)
     q = torch.randn(3, 4, 64, generator=torch.Generator().manual_seed(1))
     for method in (Twilight(sparsity=0.0), Twilight(p=1.0, base=1.0)):
@@ -116,7 +116,7 @@ def test_no_sparsity_is_dense_and_so_is_all_of_the_mass() -> None:
 
 
 @pytest.mark.parametrize("method", [Twilight(p=0.0), Twilight(sparsity=0.999)])
-def test_each_head_reads_a_token_at_least(method: Twilight) -> None:
+def test_each_head_reads_at_least_one_token(method: Twilight) -> None:
     cache = make_cache([100, 1], 2, 64, 16)
     index = method.select(torch.randn(2, 4, 64), cache, None, impl="torch")
     assert index.counts.tolist() == [[1, 1], [1, 1]]

@@ -14,7 +14,7 @@ from tests.attention.methods.naive import make_sequence, wide_cache
 BY_POSITION = [name for name in METHODS.names() if METHODS.get(name).unseen is not Method.unseen]
 
 
-def test_these_choose_by_position_alone() -> None:
+def test_methods_that_choose_by_position() -> None:
     """``tri_shape`` does too, and says that its last queries see all."""
     assert sorted(BY_POSITION) == ["streaming_llm", "tri_shape", "window_decode", "window_evict", "window_prefill"]
 
@@ -41,7 +41,7 @@ def seen_last(method: Method, prompt: int, total: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", BY_POSITION)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_what_is_unseen_is_never_seen_again(name: str, data: st.DataObject) -> None:
+def test_unseen_positions_stay_unseen(name: str, data: st.DataObject) -> None:
     kind = METHODS.get(name)
     given: dict[str, object] = {"sinks": data.draw(st.integers(0, 20))}
     if name == "window_decode":
@@ -63,13 +63,13 @@ def test_what_is_unseen_is_never_seen_again(name: str, data: st.DataObject) -> N
 
 
 @pytest.mark.parametrize(("name", "share"), [("window_evict", 0.88), ("window_decode", 0.88), ("streaming_llm", 0.5)])
-def test_nearly_all_that_is_unseen_is_told(name: str, share: float) -> None:
+def test_almost_all_unseen_positions_are_reported(name: str, share: float) -> None:
     """At the end of a prompt of 2,000 tokens, of which tiles of prompts may see some more."""
     method = METHODS.get(name).from_settings({"sparsity": 0.9 if share > 0.5 else 0.8})
     assert len(method.unseen(2000, 2000)) >= share * 2000
 
 
-def test_while_a_prompt_is_read_what_follows_it_counts_too() -> None:
+def test_later_tokens_count_while_a_prompt_is_read() -> None:
     attention = Attention.parse(
         "streaming_llm+window_evict",
         arguments={
@@ -86,7 +86,7 @@ def test_while_a_prompt_is_read_what_follows_it_counts_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["dense", "quest", "snapkv", "streaming_llm", "vertical_slash+quest"])
-def test_what_looks_at_content_frees_nothing(name: str) -> None:
+def test_content_based_methods_free_nothing(name: str) -> None:
     attention = Attention.parse(name)
     assert not attention.frees
     assert len(attention.unseen(5000, 4999)) == len(attention.unseen(5000, 6000)) == 0

@@ -84,7 +84,7 @@ def deviations(found: Tensor, expected: Tensor) -> Tensor:
         (VAttention(token_budget=13, heavy=0.0), True),
     ],
 )
-def test_numerator_and_denominator_are_right_on_average(method: VAttention, plain: bool) -> None:
+def test_numerator_and_denominator_are_unbiased(method: VAttention, plain: bool) -> None:
     """Of 34 means none is off by 4.5 standard errors; attention to the same tokens without weights is, by far."""
     found = estimates(method, 2000, plain=plain)
     assert float(deviations(found, exact(plain=plain)).abs().max()) < 4.5
@@ -92,7 +92,7 @@ def test_numerator_and_denominator_are_right_on_average(method: VAttention, plai
     assert float(unweighted[:, 0].max()) < -50
 
 
-def test_errors_fall_as_more_is_drawn() -> None:
+def test_errors_decrease_with_the_sample_size() -> None:
     """The variance is that of draws without replacement, so it ends at nothing."""
     sample, rest, spread = (12, 48, 190), N - 20, []
     for drawn in sample:
@@ -107,7 +107,7 @@ def test_errors_fall_as_more_is_drawn() -> None:
 
 @pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize(("epsilon", "delta"), [(0.05, 0.05), (0.02, 0.3), (0.15, 0.1)])
-def test_epsilon_is_kept_but_for_a_share_of_delta(epsilon: float, delta: float, plain: bool) -> None:
+def test_the_error_exceeds_epsilon_at_most_with_probability_delta(epsilon: float, delta: float, plain: bool) -> None:
     """By all query heads; the one that needs most would hardly keep it with fewer tokens."""
     method, draws = VAttention(epsilon=epsilon, delta=delta, base=0.2, r=SIZE), 1000
     expected = exact(plain=plain)[:, 0]
@@ -118,7 +118,7 @@ def test_epsilon_is_kept_but_for_a_share_of_delta(epsilon: float, delta: float, 
     assert float(missed.max()) >= delta / 2
 
 
-def test_more_is_drawn_where_tokens_differ_more() -> None:
+def test_more_is_drawn_if_tokens_differ_more() -> None:
     counts = []
     for loud in (0.0, 0.5, 1.5):
         q, cache = copies(1, loud)
@@ -127,7 +127,7 @@ def test_more_is_drawn_where_tokens_differ_more() -> None:
     assert counts[0] < counts[1] < counts[2] <= N
 
 
-def test_heavy_hitters_are_those_of_sparq_and_of_both_ends() -> None:
+def test_heavy_hitters_are_sparqs_and_both_ends() -> None:
     q, cache = step(3)
     index = VAttention(token_budget=60, heavy=0.6, sinks=5, recent=7, r=6).select(q, cache, None, impl="torch")
     by_place = index.shifts(N)
@@ -154,7 +154,7 @@ def test_with_all_components_heavy_hitters_are_those_of_attention() -> None:
     assert (index.log_weights[..., :40] == 0).all()
 
 
-def test_every_other_token_is_drawn_as_often() -> None:
+def test_other_tokens_are_drawn_uniformly() -> None:
     q, cache = copies(500)
     often = VAttention(token_budget=100, heavy=0.2, r=SIZE).select(q, cache, None, impl="torch").mask(N)[0]
     rest = often.double().mean(0)
@@ -166,7 +166,7 @@ def test_every_other_token_is_drawn_as_often() -> None:
     assert float(squares) == pytest.approx(379, abs=4 * 27.5)
 
 
-def test_draws_differ_by_layer_head_length_and_seed_and_not_by_batch() -> None:
+def test_draws_depend_on_layer_head_length_and_seed_but_not_on_the_batch() -> None:
     method = VAttention(token_budget=64, heavy=0.0)
     cache = wide_cache([500, 320, 501], 512, 2)
     q = torch.randn(3, 4, 16, generator=torch.Generator().manual_seed(1))
@@ -183,7 +183,7 @@ def test_draws_differ_by_layer_head_length_and_seed_and_not_by_batch() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"sparsity": 0.7}, {"epsilon": 0.1}, {"token_budget": 50, "heavy": 0.3}])
-def test_kernels_choose_and_attend_as_their_twins(arguments: dict[str, float]) -> None:
+def test_kernels_match_their_twins(arguments: dict[str, float]) -> None:
     cache = make_cache([90, 1, 33], 2, 32, 16)
     q = torch.randn(3, 4, 32, generator=torch.Generator().manual_seed(3))
     method = VAttention(**arguments)  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def test_kernels_choose_and_attend_as_their_twins(arguments: dict[str, float]) -
     sparsity=st.floats(0, 0.999),
     heavy=st.floats(0, 1),
 )
-def test_what_is_drawn_counts(lengths: list[int], sparsity: float, heavy: float) -> None:
+def test_drawn_tokens_are_counted(lengths: list[int], sparsity: float, heavy: float) -> None:
     """Any share of heavy hitters leaves the count as it is, and weights are of nothing less than one token."""
     cache = wide_cache(lengths, 160_000)
     method = VAttention(sparsity=sparsity, heavy=heavy, r=1)
@@ -212,7 +212,7 @@ def test_what_is_drawn_counts(lengths: list[int], sparsity: float, heavy: float)
     assert index.log_weights[listed].isfinite().all()
 
 
-def test_an_inspection_holds_what_is_computed_against_dense_attention() -> None:
+def test_an_inspection_compares_the_output_with_dense_attention() -> None:
     q, k, v = structured(N, HEADS, KV_HEADS, SIZE, seed=2)
     lengths = torch.tensor([N], dtype=torch.int32)
     cache = PagedCache.contiguous(k.transpose(0, 1)[None], v.transpose(0, 1)[None], lengths)
@@ -224,7 +224,7 @@ def test_an_inspection_holds_what_is_computed_against_dense_attention() -> None:
     torch.testing.assert_close(off[2].float(), squares, rtol=1e-3, atol=1e-6)
 
 
-def test_one_of_two_says_how_much_is_read() -> None:
+def test_budget_and_sparsity_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="token_budget") as error:
         VAttention(token_budget=100, epsilon=0.1)
     assert error.value.field == "vattention.epsilon"

@@ -50,7 +50,7 @@ def test_like_naive(impl: str, n_q: int, n_k: int, heads: int, kv_heads: int, si
 
 
 @pytest.mark.parametrize(("n_q", "n_k"), [(300, 300), (77, 300), (64, 257)])
-def test_tiles_hold_the_lines_and_nothing_else_is_seen(n_q: int, n_k: int) -> None:
+def test_tiles_contain_the_lines_and_nothing_else_is_seen(n_q: int, n_k: int) -> None:
     q, k = make_sequence(n_q, n_k, 2, 1, 16)
     index = VerticalSlash(verticals=9, slashes=6, window=16, recent=2).select(q, k, impl="torch")
     assert index is not None
@@ -109,7 +109,7 @@ def computed(vertical: Tensor, slash: Tensor, verticals: int, slashes: int, n_q:
     heads=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-def test_numbers_of_lines_meet_a_density(
+def test_numbers_of_lines_match_a_density(
     n_k: int, chunk: float, density: float, tiles: tuple[int, int], heads: int, seed: int
 ) -> None:
     n_q, (block_q, unit) = max(1, round(chunk * n_k)), tiles
@@ -132,7 +132,7 @@ def test_numbers_of_lines_meet_a_density(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("impl", "n_q"), [("torch", 1500), ("torch", 700), ("triton", 300)])
-def test_a_sparsity_is_met_with_what_tiles_add(impl: str, n_q: int) -> None:
+def test_a_sparsity_is_met_including_tiles(impl: str, n_q: int) -> None:
     q, k, _ = structured(1500, 4, 2, 32)
     index = VerticalSlash(sparsity=0.6).select(q[-n_q:], k, impl=impl)
     assert index is not None
@@ -158,7 +158,7 @@ def test_first_tokens_and_shortest_distances_are_always_seen(method: VerticalSla
     assert mask[:, always].all()
 
 
-def test_in_a_short_prompt_verticals_go_before_neighbours() -> None:
+def test_verticals_precede_neighbours_in_short_prompts() -> None:
     q, k, _ = structured(1000, 4, 2, 32)
     index = VerticalSlash(sparsity=0.8).select(q, k, impl="torch")
     assert index is not None

@@ -88,7 +88,7 @@ def test_a_sparsity_finds_one_threshold_for_all_heads(impl: str, n_q: int, n_k: 
 
 @settings(max_examples=40, deadline=None)
 @given(n_k=st.integers(1, 2000), chunk=st.floats(0.01, 1), density=st.floats(0.001, 1))
-def test_room_for_the_first_block_is_counted(n_k: int, chunk: float, density: float) -> None:
+def test_the_first_block_counts_in_the_budget(n_k: int, chunk: float, density: float) -> None:
     n_q = max(1, round(chunk * n_k))
     rows = range((n_k - n_q) // 128, -(-n_k // 128))
     always = sum(cells(r, c, 128, n_q, n_k) for r in rows for c in {0, r})
@@ -98,7 +98,7 @@ def test_room_for_the_first_block_is_counted(n_k: int, chunk: float, density: fl
 
 @settings(max_examples=40, deadline=None)
 @given(n_k=st.integers(1, 1500), chunk=st.floats(0.01, 1), density=st.floats(0.001, 1), seed=st.integers(0, 99))
-def test_any_density_is_met_to_half_a_block(n_k: int, chunk: float, density: float, seed: int) -> None:
+def test_any_density_is_met_within_half_a_block(n_k: int, chunk: float, density: float, seed: int) -> None:
     n_q, heads = max(1, round(chunk * n_k)), 3
     rows, columns = BlockIndex.rows(n_q, n_k, 128), -(-n_k // 128)
     draw = torch.Generator().manual_seed(seed)
@@ -114,7 +114,7 @@ def test_any_density_is_met_to_half_a_block(n_k: int, chunk: float, density: flo
 
 
 @pytest.mark.parametrize("impl", ["torch", "triton"])
-def test_mass_tells_small_weights_apart(impl: str) -> None:
+def test_small_weights_stay_distinct(impl: str) -> None:
     weights = torch.tensor([[1.0, 1e-12, 3e-12, 0.0, 2e-12]])
     found = mass_from(weights, torch.tensor([True, False, False, False, False]), impl=impl)
     assert found[0].tolist() == pytest.approx([float("inf"), 1e-12, 6e-12, 0, 3e-12])
@@ -122,7 +122,7 @@ def test_mass_tells_small_weights_apart(impl: str) -> None:
     assert (found == float("inf")).tolist() == [[True, False, True, False, False]]
 
 
-def test_long_prompts_are_taken_in_stretches() -> None:
+def test_long_prompts_are_selected_in_chunks() -> None:
     assert XAttention().stretches(40_000, 50_000, 50_000) == [8192, 8192, 8192, 8192, 7232]
 
 

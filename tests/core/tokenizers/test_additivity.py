@@ -231,7 +231,7 @@ def spanning_fallback() -> Tokenizer:
 
 
 @pytest.mark.parametrize("name", UNPROVEN)
-def test_what_is_not_proven_is_refused(name: str) -> None:
+def test_unproven_tokenizers_are_refused(name: str) -> None:
     assert not prompt_tokenizer(UNPROVEN[name]()).additive
 
 
@@ -316,7 +316,7 @@ def any_paragraph(draw: random.Random) -> str:
 
 
 @pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.nightly) for block in (1, 2, 3))])
-def test_whatever_the_tokenizer_a_claim_to_add_up_holds(block: int) -> None:
+def test_claims_of_additivity_hold_for_any_tokenizer(block: int) -> None:
     claims = 0
     for seed in range(100 * block, 100 * block + 100):
         draw = random.Random(seed)

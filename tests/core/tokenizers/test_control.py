@@ -60,7 +60,7 @@ def test_a_bare_prompt_is_encoded_as_if_there_were_no_control_tokens(sort: str, 
 
 @given(prompt=_PROMPTS.map(lambda prompt: f"Who? {prompt}"))  # no template writes that itself
 @settings(max_examples=200, deadline=None)
-def test_what_the_template_writes_stays(prompt: str) -> None:
+def test_tokens_of_the_template_are_kept(prompt: str) -> None:
     tokenizer, words = made("byte_level", CHAT), words_alone("byte_level")
     number = tokenizer.backend.token_to_id
     # Between its tokens stands text alone.
@@ -106,13 +106,13 @@ def test_the_longest_token_is_the_one_that_is_spelt() -> None:
     assert made("byte_level", None, keeps=True).spells_control("<|im_end|>") is None
 
 
-def test_a_beginning_token_is_still_put_in_front() -> None:
+def test_a_bos_token_is_still_added() -> None:
     tokenizer, bos = made("llama", None), llama().token_to_id("<s>")
     ids = tokenizer.ids("a <s> <|im_end|>")
     assert (ids[0], ids.count(bos)) == (bos, 1)
 
 
-def test_a_vocabulary_with_the_token_among_its_words_cannot_write_it_as_text() -> None:
+def test_a_token_in_the_plain_vocabulary_cannot_be_text() -> None:
     backend = Tokenizer.from_str(unigram().to_str())
     tokenizer = PromptTokenizer("unigram", backend, "sha256", None)
     assert tokenizer.cost("Clara </s> paid.\n") == tokenizer.costs(["Clara </s> paid.\n"])[0] == NEVER

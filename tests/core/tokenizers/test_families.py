@@ -87,12 +87,12 @@ _PROMPTS = st.lists(
 @pytest.mark.parametrize("name", FAMILIES)
 @given(prompt=_PROMPTS)
 @settings(max_examples=40, deadline=None)
-def test_real_templates_give_the_texts_and_ids_of_transformers(name: str, prompt: str) -> None:
+def test_real_templates_match_transformers(name: str, prompt: str) -> None:
     ours, theirs = family(name)
     same(ours, theirs, prompt, in_parts=FAMILIES[name].template == VISION)
 
 
-def test_the_templates_are_what_they_are_called() -> None:
+def test_the_templates_match_their_names() -> None:
     rendered = {name: family(name)[0].render("Who?") for name in FAMILIES}
     assert "Today Date: 01 Jan 2025" in rendered["Llama 3.1"]
     assert "Today Date: 01 January 2025" in rendered["SmolLM 3, with a date"]
@@ -188,14 +188,14 @@ _OF_MODEL_ALONE = {"model_specific_special_tokens": {"image_token": "<image>", "
         (_OF_MODEL_ALONE | {"boi_token": "<s>"}, {}, ()),
     ],
 )
-def test_tokens_that_are_in_each_others_way(
+def test_conflicting_tokens_are_resolved_like_transformers(
     config: dict[str, Any], files: dict[str, dict[str, Any]], marks: tuple[str, ...]
 ) -> None:
     folder = folder_of(config | {"chat_template": _PRINTED}, marks, **files)
     same(*both(folder), _TEXT)
 
 
-def test_tokens_of_the_model_alone_reach_the_template() -> None:
+def test_model_specific_tokens_reach_the_template() -> None:
     folder = folder_of({**_OF_MODEL_ALONE, "chat_template": "{{ image_token }}{{ audio }}: {{ messages[0].content }}"})
     assert load_tokenizer(str(folder)).render("Hi") == "<image>the: Hi"
 
@@ -223,12 +223,12 @@ def compared(make: Callable[[], Path]) -> None:
         {"added_tokens_decoder": ["<s>"]},
     ],
 )
-def test_what_is_no_token_is_said(config: dict[str, Any]) -> None:
+def test_an_invalid_token_is_reported(config: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"tokenizer: .* has special tokens that cannot be read"):
         load_tokenizer(str(folder_of(config)))
 
 
-def test_the_hash_covers_tokens_that_were_added() -> None:
+def test_the_hash_covers_added_tokens() -> None:
     plain, same_tokens = folder_of({}, ("<s>",)), folder_of({"bos_token": "<s>"}, ("<s>",))
     more = folder_of({"bos_token": "<t>"}, ("<s>",))
     hashes = [load_tokenizer(str(folder)).sha256 for folder in (plain, same_tokens, more)]

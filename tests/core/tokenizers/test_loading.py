@@ -53,7 +53,7 @@ def test_the_conversion_is_kept_and_read_by_later_runs(cache: Path, conversions:
     assert conversions == [1]
 
 
-def test_threads_that_want_it_at_once_convert_it_once(cache: Path, conversions: list[int]) -> None:
+def test_concurrent_threads_convert_once(cache: Path, conversions: list[int]) -> None:
     with ThreadPoolExecutor(4) as threads:
         texts = set(threads.map(lambda _: load_tokenizer().serialised, range(4)))
     assert len(texts) == 1
@@ -61,7 +61,7 @@ def test_threads_that_want_it_at_once_convert_it_once(cache: Path, conversions: 
 
 
 @pytest.mark.parametrize("splits", [True, False])
-def test_a_faster_encoder_learns_what_tokenizer_json_does_not_say(splits: bool, tmp_path: Path) -> None:
+def test_a_faster_encoder_gets_settings_missing_from_tokenizer_json(splits: bool, tmp_path: Path) -> None:
     folder = save(byte_level(), tmp_path / "made", None)
     (folder / "tokenizer_config.json").write_text(json.dumps({"split_special_tokens": splits}), encoding="utf-8")
     loaded = load_tokenizer(str(folder))
@@ -70,7 +70,7 @@ def test_a_faster_encoder_learns_what_tokenizer_json_does_not_say(splits: bool, 
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "hash lost", "a folder"])
-def test_a_damaged_cache_is_made_anew(damage: str, cache: Path, conversions: list[int]) -> None:
+def test_a_damaged_cache_is_rebuilt(damage: str, cache: Path, conversions: list[int]) -> None:
     assert load_tokenizer().backend is not None
     kept = next(cache.glob("*.json"))
     content = kept.read_bytes()
@@ -92,9 +92,7 @@ def test_a_damaged_cache_is_made_anew(damage: str, cache: Path, conversions: lis
         assert conversions == [1, 1], "the cache was not mended"
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(
-    tmp_path: Path, conversions: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_cache_is_not_used(tmp_path: Path, conversions: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     # A file where the folder should be stops root, too, whom permissions do not.
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "cache"):
@@ -146,7 +144,7 @@ def test_a_folder_without_a_tokenizer_says_how_to_get_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b'{"model": {"type": "Magic"}}', b"\xff\xfe\x00"])
-def test_garbage_is_no_tokenizer(content: bytes, tmp_path: Path) -> None:
+def test_garbage_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
     for source in (path, tmp_path):
@@ -165,7 +163,7 @@ def test_an_unknown_name_says_what_would_work(name: str, suggested: bool) -> Non
 
 
 @pytest.mark.parametrize("source", ["~nobody-here/tokenizer", "a" * 5_000, "a\0b"])
-def test_what_can_be_no_path_is_bad_input_all_the_same(source: str) -> None:
+def test_an_impossible_path_is_bad_input(source: str) -> None:
     with pytest.raises(UsageError, match=r"^tokenizer: "):
         load_tokenizer(source)
 
@@ -215,7 +213,7 @@ def test_a_file_replaces_the_tokenizers_own_template(tmp_path: Path, tokenizer_f
     assert load_tokenizer("qwen2.5", choice).render("Hi") == "«Hi»"
 
 
-def test_of_several_templates_the_default_one_is_taken(tmp_path: Path) -> None:
+def test_the_default_of_several_templates_is_used(tmp_path: Path) -> None:
     templates = [
         {"name": "tool_use", "template": "tools {{ messages[0].content }}"},
         {"name": "default", "template": "default {{ messages[0].content }}"},
@@ -252,7 +250,7 @@ def test_templates_without_a_default_are_not_silently_left_out(templates: object
     assert load_tokenizer(folder, "none").template is None
 
 
-def test_a_template_file_beside_the_tokenizer_goes_first(tmp_path: Path) -> None:
+def test_a_template_file_takes_precedence(tmp_path: Path) -> None:
     # As in transformers, which since 4.50 saves the template by itself.
     configured(tmp_path, chat_template="old", eos_token="</s>")
     (tmp_path / "chat_template.jinja").write_text("new {{ messages[0].content }}{{ eos_token }}")
@@ -323,15 +321,13 @@ def test_a_hub_id_is_fetched_file_by_file(source: str, repository: str, revision
     assert hub.asked == [(repository, file, revision) for file in files]
 
 
-def test_a_local_folder_goes_before_the_hub(hub: FakeHub) -> None:
+def test_a_local_folder_precedes_the_hub(hub: FakeHub) -> None:
     save(llama(), Path("org/name"))
     assert load_tokenizer("org/name").ids("Hi") == load_tokenizer(str(Path("org/name").resolve())).ids("Hi")
     assert hub.asked == []
 
 
-def test_a_connection_lost_halfway_does_not_pass_for_a_missing_template(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_connection_is_not_a_missing_template(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     hub.missing = LocalEntryNotFoundError("connection lost")
     with pytest.raises(UsageError, match="the Hub cannot be reached"):
@@ -353,13 +349,13 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return repository / "snapshots" / commit
 
 
-def test_offline_what_is_not_in_the_cache_is_named(offline: Path) -> None:
+def test_offline_missing_files_are_named(offline: Path) -> None:
     for source in ("org/name", "org/other", "org/name@v1"):
         with pytest.raises(UsageError, match=f"{source!r} is not in the cache and the Hub cannot be reached"):
             load_tokenizer(source)
 
 
-def test_offline_the_cache_serves(offline: Path) -> None:
+def test_offline_the_cache_is_used(offline: Path) -> None:
     # Nothing tells that the repository has no chat_template.jinja: it must not be missed.
     save(byte_level(), offline)
     tokenizer = load_tokenizer("org/name")

@@ -162,11 +162,11 @@ _BITS = st.sampled_from(
 
 @given(st.lists(_BITS | st.text(_CHARACTERS, max_size=8), max_size=12).map("".join))
 @settings(max_examples=400, deadline=None)
-def test_random_text_has_the_ids_that_the_ranks_give(backend: Tokenizer, text: str) -> None:
+def test_random_text_has_the_ids_of_the_ranks(backend: Tokenizer, text: str) -> None:
     assert ids_of(backend, text) == reference(text)
 
 
-def test_prose_has_the_ids_that_the_ranks_give(backend: Tokenizer) -> None:
+def test_prose_has_the_ids_of_the_ranks(backend: Tokenizer) -> None:
     stream = Stream("prose")
     for scene in scenes().values():
         text = "\n\n".join(scene.expand(stream) for _ in range(20))
@@ -175,18 +175,18 @@ def test_prose_has_the_ids_that_the_ranks_give(backend: Tokenizer) -> None:
 
 @given(st.lists(_BITS | st.sampled_from([*ADDED.values(), "<|im_"]) | st.text(_CHARACTERS, max_size=8)).map("".join))
 @settings(max_examples=25, deadline=None)
-def test_what_is_built_for_a_text_gives_it_the_ids_of_the_whole(backend: Tokenizer, text: str) -> None:
+def test_an_excerpt_gives_the_ids_of_the_whole_tokenizer(backend: Tokenizer, text: str) -> None:
     assert ids_of(qwen25.build_for(text), text) == ids_of(backend, text)
 
 
-def test_what_is_built_for_a_long_word_is_as_small(backend: Tokenizer) -> None:
+def test_an_excerpt_for_a_long_word_is_small(backend: Tokenizer) -> None:
     for text in ("=" * 20_000, "letters" * 3_000, "漢字" * 3_000):
         part = qwen25.build_for(text)
         assert ids_of(part, text) == ids_of(backend, text)
         assert part.get_vocab_size() < 500
 
 
-def test_what_is_built_for_a_text_is_a_part_of_the_whole(backend: Tokenizer) -> None:
+def test_an_excerpt_is_a_part_of_the_whole_tokenizer(backend: Tokenizer) -> None:
     part, whole = (json.loads(one.to_str()) for one in (qwen25.build_for("Clara paid 46 crowns."), backend))
     assert part["model"].pop("vocab").items() - {(text, number) for number, text in ADDED.items()} <= (
         whole["model"].pop("vocab").items()

@@ -38,7 +38,7 @@ def test_tools_and_documents_are_defined_and_none() -> None:
     assert rendered(source) == "True True True True "
 
 
-def test_loops_can_be_left_early_and_generation_blocks_print_what_they_hold() -> None:
+def test_loops_can_break_and_generation_blocks_print_their_content() -> None:
     source = "{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}{% generation %}{{ i }}{% endgeneration %}"
     assert rendered(source + "{% endfor %}") == "012"
 
@@ -55,14 +55,14 @@ def test_a_begun_answer_ends_the_text_in_the_models_turn() -> None:
     assert ChatTemplate(CHAT).render("<answer>\n0", "<answer>\n") == "[user]<answer>\n0[end][assistant]<answer>\n"
 
 
-def test_what_a_template_puts_before_an_answer_stands_before_a_begun_one() -> None:
+def test_template_text_before_an_answer_precedes_a_begun_one() -> None:
     thinking = CHAT.replace("[{{ message.role }}]", "[{{ message.role }}]{% if loop.last %}<think></think>{% endif %}")
     thinking = thinking.replace("[assistant]", "[assistant]<think>")  # inside which no answer may begin
     assert ChatTemplate(thinking).render("Who?", "<answer>\n").endswith("[assistant]<think></think><answer>\n")
 
 
 @pytest.mark.parametrize("source", ["{{ messages[0].content }}", CHAT.replace("| trim", "| upper"), "<answer>\n0"])
-def test_a_template_that_does_not_write_an_answer_as_it_is_begins_none(source: str) -> None:
+def test_a_template_that_changes_an_answer_begins_none(source: str) -> None:
     with pytest.raises(UsageError, match=r"begin-answer: .* is changed by this chat template"):
         ChatTemplate(source).render("Who?", "<answer>\n")
 
@@ -83,11 +83,11 @@ PARTS = "{% for part in messages[0].content %}{% if part.type == 'text' %}{{ par
     ],
 )
 @pytest.mark.parametrize("prompt", ["How many?", "a\n\nb ", "How"])
-def test_templates_get_a_text_or_a_list_of_parts_whichever_they_write(source: str, prompt: str) -> None:
+def test_templates_get_the_form_of_messages_that_they_support(source: str, prompt: str) -> None:
     assert ChatTemplate(source).render(prompt) == prompt + "!"
 
 
-def test_begun_answers_are_parts_too_where_messages_are() -> None:
+def test_begun_answers_are_parts_if_messages_are() -> None:
     source = "{% for message in messages %}[{{ message.role }}]{{ message.content[0].text }}{% endfor %}"
     assert ChatTemplate(source).render("Who?", "<answer>\n") == "[user]Who?[assistant]<answer>\n"
 
@@ -104,12 +104,12 @@ def test_begun_answers_are_parts_too_where_messages_are() -> None:
         "{% for part in messages[0].content %}{% if part.type == 'image' %}{{ part.text }}{% endif %}{% endfor %}",
     ],
 )
-def test_a_template_that_does_not_write_the_prompt_as_it_is_is_refused(source: str) -> None:
+def test_a_template_that_changes_the_prompt_is_refused(source: str) -> None:
     with pytest.raises(UsageError, match=r"chat-template: .* changes the prompt; name another"):
         ChatTemplate(source).render("A prompt\nof two lines\n")
 
 
-def test_white_space_at_a_prompts_ends_may_go() -> None:
+def test_white_space_at_a_prompts_ends_may_be_stripped() -> None:
     assert ChatTemplate("[{{ messages[0].content | trim }}]").render(" a b\n") == "[a b]"
 
 
@@ -145,7 +145,7 @@ def test_a_template_that_does_not_parse_is_bad_input(source: str) -> None:
         ("{% include 'another' %}", "no loader"),
     ],
 )
-def test_a_template_that_raises_says_that_it_refuses_the_message(source: str, reason: str) -> None:
+def test_a_template_that_raises_refuses_the_message(source: str, reason: str) -> None:
     with pytest.raises(UsageError, match="refuses a single user message") as caught:
         ChatTemplate(source).render("x")
     assert caught.value.field == "chat-template"
@@ -165,7 +165,7 @@ def test_a_template_that_raises_says_that_it_refuses_the_message(source: str, re
         "{{ range(999999999) | list }}",
     ],
 )
-def test_the_sandbox_lets_nothing_out_and_changes_nothing(source: str) -> None:
+def test_the_sandbox_prevents_access_and_changes(source: str) -> None:
     with pytest.raises(UsageError):
         ChatTemplate(source).render("x")
 
@@ -176,7 +176,7 @@ def test_a_long_template_is_not_printed_whole_in_errors() -> None:
     assert len(str(caught.value)) < 200
 
 
-def test_the_hash_stands_for_text_and_special_tokens() -> None:
+def test_the_hash_covers_text_and_special_tokens() -> None:
     hashes = {
         ChatTemplate(source, special).sha256
         for source in ("{{ bos_token }}a", "{{ bos_token }}b")

@@ -80,7 +80,7 @@ def test_engines_answer_in_batches_stay_for_the_next_run_and_are_begun_again(
         ({"dies at": "3"}, "engines died 3 times"),
     ],
 )
-def test_a_failure_of_one_is_that_of_all(
+def test_a_failure_of_one_engine_fails_all(
     cluster: RayCluster, arguments: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(actors, "RETRIES", 2)
@@ -103,13 +103,13 @@ def test_a_failure_of_one_is_that_of_all(
         (1, "/nowhere", "model: '/nowhere' is not"),
     ],
 )
-def test_what_a_cluster_has_not_is_told(cluster: RayCluster, count: int, source: str, message: str) -> None:
+def test_missing_resources_are_reported(cluster: RayCluster, count: int, source: str, message: str) -> None:
     with pytest.raises(UsageError, match=message), engines(count, cluster.address) as starter:
         starter.start(made(source), 10)
 
 
 @pytest.mark.nightly
-def test_a_run_on_a_cluster_is_that_of_one_engine_and_goes_on(
+def test_a_run_on_a_cluster_equals_one_engine_and_resumes(
     cluster: RayCluster, dataset: Dataset, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ENGINES.names()  # the others come first

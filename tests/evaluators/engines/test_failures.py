@@ -53,20 +53,20 @@ DIED = (
         ([], "EngineCore encountered an issue", "with VLLM_LOGGING_LEVEL=INFO its log is shown"),
     ],
 )  # fmt: skip
-def test_the_cause_is_told_with_what_helps(said: list[str], cause: str, remedy: str) -> None:
+def test_the_cause_is_reported_with_a_remedy(said: list[str], cause: str, remedy: str) -> None:
     told = _cause(DEAD, said)
     assert told.startswith(cause)
     assert remedy in told
     assert "\n" not in told
 
 
-def test_what_has_nothing_to_do_with_memory_is_not_blamed_on_it() -> None:
+def test_other_failures_are_not_blamed_on_memory() -> None:
     said = [f"{CORE} ValueError: no such layer", "resource_tracker: There appear to be 1 leaked shared_memory objects"]
     assert "memory is short" not in _cause(DEAD, said)
 
 
 @pytest.mark.parametrize("process", ["Worker", "Worker_TP0", "VllmWorker-0", "EngineCore"])
-def test_a_refusal_of_the_plugin_is_told_alone(process: str) -> None:
+def test_a_refusal_by_the_plugin_is_reported_alone(process: str) -> None:
     """A worker has another name until it has started."""
     refused = UsageError("sinks", "given", "is not known")
     worker = f"({process} pid=3) ERROR 11-29 21:57:19 [x.py:9]"

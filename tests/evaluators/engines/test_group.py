@@ -72,7 +72,7 @@ def test_each_engine_answers_its_share_on_its_gpu_and_goes_on_to_the_next_run() 
     ],
 )
 @pytest.mark.usefixtures("two_gpus")
-def test_a_failure_of_one_is_that_of_all(arguments: dict[str, str], message: str) -> None:
+def test_a_failure_of_one_engine_fails_all(arguments: dict[str, str], message: str) -> None:
     def answer() -> None:
         with engines(2) as starter:
             came.extend(output.id for output in starter.start(made(**arguments), 10).generate(asked(50)))
@@ -84,7 +84,7 @@ def test_a_failure_of_one_is_that_of_all(arguments: dict[str, str], message: str
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_what_prompts_raise_is_raised_here() -> None:
+def test_errors_of_prompts_are_raised_here() -> None:
     def spoilt() -> Iterator[Request]:
         yield from asked(3)
         raise UsageError("tokenizer", "t", "is broken")
@@ -94,7 +94,7 @@ def test_what_prompts_raise_is_raised_here() -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_a_run_by_two_engines_is_that_by_one(
+def test_a_run_by_two_engines_equals_one(
     dataset: Dataset, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ENGINES.names()  # the others come first
@@ -126,7 +126,7 @@ def test_one_engine_needs_no_group() -> None:
         ("GPU-a,GPU-b", 1, 2, ["GPU-a,GPU-b"]),
     ],
 )
-def test_gpus_are_given_out_in_turn(
+def test_gpus_are_assigned_in_order(
     visible: str, count: int, devices: int, seen: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -134,7 +134,7 @@ def test_gpus_are_given_out_in_turn(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sched_getaffinity is Linux's")
-def test_cores_are_shared_out_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_divided_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "5")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 4, 5, 6, 7})

@@ -81,7 +81,7 @@ def until_failure(outputs: Iterator[Output]) -> tuple[list[Output], EngineError]
         ("chat", {"messages": [{"role": "user", "content": "p0"}], "max_completion_tokens": 20}, 7),
     ],
 )
-def test_what_is_sent_and_what_comes_back(server: FakeServer, endpoint: str, sent: dict[str, Any], tokens: int) -> None:
+def test_requests_and_outputs(server: FakeServer, endpoint: str, sent: dict[str, Any], tokens: int) -> None:
     server.reply = Reply(parts=("an ", "ans", "wer"), pause=0.05, finish_reason="content_filter")
     asked = engine(server, endpoint=endpoint, temperature=0.5)
     assert asked.takes_ids == (endpoint == "completions")
@@ -189,7 +189,7 @@ def test_extra_fields_reach_the_server(server: FakeServer) -> None:
     assert server.bodies[0]["prompt"] == [0, 5, 6, 7]
 
 
-def test_it_works_where_a_loop_is_running_already(server: FakeServer) -> None:
+def test_it_works_inside_a_running_event_loop(server: FakeServer) -> None:
     """As in a notebook."""
     import asyncio
 
@@ -273,7 +273,7 @@ _TROUBLES = {
 
 
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
-def test_what_passes_is_tried_again_as_a_whole(server: FakeServer, endpoint: str) -> None:
+def test_transient_errors_retry_the_whole_request(server: FakeServer, endpoint: str) -> None:
     for index, reply in enumerate(_TROUBLES.values()):
         server.script[index if endpoint == "completions" else f"p{index}"] = [reply] * 2
     count = len(_TROUBLES) + 1
@@ -298,7 +298,7 @@ def test_no_retries_means_one_try(server: FakeServer) -> None:
     assert str(error).endswith("sample s0: it answered 500 (out of memory)")
 
 
-def test_the_server_says_how_long_to_wait(server: FakeServer) -> None:
+def test_retry_after_is_respected(server: FakeServer) -> None:
     server.script = {0: [Reply(status=429, headers={"Retry-After": "1"})]}
     began = time.perf_counter()
     (output,) = engine(server, retries=1).generate(requests(1))
@@ -309,7 +309,7 @@ def test_the_server_says_how_long_to_wait(server: FakeServer) -> None:
     assert output.seconds < elapsed - 0.9
 
 
-def test_a_server_that_is_out_for_long_is_not_waited_for(server: FakeServer) -> None:
+def test_long_outages_are_not_waited_for(server: FakeServer) -> None:
     server.reply = Reply(status=429, message="quota", headers={"Retry-After": "86400"})
     _, error = until_failure(engine(server).generate(requests(1)))
     assert len(server.bodies) == 1
@@ -325,14 +325,14 @@ def test_waits_double_and_vary(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(wait is not None and most / 2 <= wait <= most for wait in waits)
 
 
-def test_silence_ends_a_request(server: FakeServer) -> None:
+def test_a_timeout_ends_a_request(server: FakeServer) -> None:
     server.script = {0: [Reply(ending="hang"), Reply(pause=60)]}
     (output,) = engine(server, timeout=0.4).generate(requests(1))
     assert output.text == "an answer"
     assert len(server.bodies) >= 3
 
 
-def test_a_long_answer_is_no_silence(server: FakeServer) -> None:
+def test_a_long_answer_does_not_time_out(server: FakeServer) -> None:
     server.reply = Reply(parts=("word ",) * 10, pause_each=0.2)
     (output,) = engine(server, timeout=1.6, retries=0).generate(requests(1))
     assert output.output_tokens == 10
@@ -355,7 +355,7 @@ def test_requests_in_flight_finish_when_another_fails(server: FakeServer) -> Non
     assert len(server.bodies) < 50
 
 
-def test_a_prompt_that_is_too_long_is_said_so_at_once(server: FakeServer) -> None:
+def test_a_prompt_that_is_too_long_is_reported_at_once(server: FakeServer) -> None:
     message = "This model's maximum context length is 4096 tokens. However, " + "you requested more. " * 50
     server.reply = Reply(status=400, message=message)
     _, error = until_failure(engine(server).generate(requests(1)))
@@ -436,7 +436,7 @@ def test_leaving_early_leaves_no_thread_and_no_request(server: FakeServer) -> No
     assert not any("process_request_thread" not in name for name in left), left
 
 
-def test_leaving_early_does_not_sit_out_a_wait(server: FakeServer) -> None:
+def test_leaving_early_does_not_finish_a_wait(server: FakeServer) -> None:
     server.script = {1: [Reply(status=429, headers={"Retry-After": "300"})]}
     outputs = engine(server, concurrency=2).generate(requests(2))
     assert next(outputs).id == "s0"
@@ -514,7 +514,7 @@ def test_a_model_that_the_server_does_not_have_is_bad_input(server: FakeServer) 
         (404, "not found"),
     ],
 )
-def test_something_else_than_such_a_server(server: FakeServer, status: int, body: str) -> None:
+def test_other_servers_are_reported(server: FakeServer, status: int, body: str) -> None:
     server.models_reply = status, body
     with pytest.raises(EngineError, match=f"{server.url}"):
         engine(server).context()
@@ -618,7 +618,7 @@ def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     assert KEY not in str(caught.value)
 
 
-def test_a_missing_package_is_told_kindly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_has_a_helpful_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(
         UsageError, match=r"^engine: 'openai' needs the package openai; in a clone pip install '\.\[openai\]'"
@@ -632,7 +632,7 @@ def test_a_server_without_models(server: FakeServer) -> None:
         engine(server).context()
 
 
-def test_an_engine_can_be_asked_again(server: FakeServer) -> None:
+def test_an_engine_can_be_reused(server: FakeServer) -> None:
     asked = engine(server)
     for _ in range(2):
         assert sorted(output.id for output in asked.generate(requests(2))) == ["s0", "s1"]

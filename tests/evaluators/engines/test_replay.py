@@ -34,7 +34,7 @@ def replayed(path: Path, *identifiers: str) -> list[Output]:
     return list(engine.generate(asked(*identifiers)))
 
 
-def test_a_file_is_known_by_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_identified_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "made.jsonl", {"id": "a", "text": "x"})
     found = ReplayEngine.find(str(path))
     assert (found.name, found.source, found.revision, found.config_sha256) == ("made.jsonl", str(path), None, None)
@@ -44,7 +44,7 @@ def test_a_file_is_known_by_its_bytes(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "org/name", "demo", "a" * 300, "~nobody-has-this/a.jsonl", "/"])
-def test_what_is_no_file_is_refused(name: str, refused: Refused) -> None:
+def test_a_missing_file_is_refused(name: str, refused: Refused) -> None:
     with refused(UsageError, "model: ", repr(name), "name a JSONL file of outputs"):
         ReplayEngine.find(name)
 
@@ -106,7 +106,7 @@ def test_missing_outputs_are_counted_and_the_first_is_named(tmp_path: Path, refu
         list(engine.generate(asked("a", "b", "c")))
 
 
-def test_an_output_that_is_there_twice_is_refused(tmp_path: Path, refused: Refused) -> None:
+def test_a_duplicate_output_is_refused(tmp_path: Path, refused: Refused) -> None:
     one = {"id": "a", "text": "x"}
     path = written(tmp_path / "a.jsonl", one, {"id": "b", "text": "x"}, one)
     with refused(DataError, f"{path}, line 3: a occurs twice"):
@@ -129,9 +129,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("line", "words"), WRONG.values(), ids=WRONG.keys())
-def test_a_line_that_is_none_is_named_before_anything_is_answered(
-    line: bytes, words: str, tmp_path: Path, refused: Refused
-) -> None:
+def test_an_invalid_line_is_named_before_the_run(line: bytes, words: str, tmp_path: Path, refused: Refused) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"id": "a", "text": "x"}\n' + line + b"\n")
     engine = ReplayEngine(EngineSettings(ReplayEngine.find(str(path))))
@@ -139,7 +137,7 @@ def test_a_line_that_is_none_is_named_before_anything_is_answered(
         engine.start(0)
 
 
-def test_half_a_surrogate_becomes_a_question_mark(tmp_path: Path) -> None:
+def test_a_lone_surrogate_becomes_a_question_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(rb'{"id": "a", "text": "\ud83d \uD83D\uDE00 \\ud83d"}')
     assert replayed(path, "a") == [Output("a", "? \U0001f600 \\ud83d", None)]

@@ -177,7 +177,7 @@ def test_means_outside_of_their_intervals_end_in_one_line(tmp_path: Path) -> Non
         build(tmp_path / "in", tmp_path / "site")
 
 
-def test_a_length_that_a_run_lacks_is_a_dash(tmp_path: Path) -> None:
+def test_a_missing_length_is_a_dash(tmp_path: Path) -> None:
     submitted(tmp_path / "in" / "a.json", "Both", [SPARSE])
     submitted(tmp_path / "in" / "b.json", "Short", [SPARSE], lengths=(16384,))
     build(tmp_path / "in", tmp_path / "site")
@@ -197,7 +197,7 @@ def test_a_board_without_submissions_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("low", "high", "word"), [(0.01, 0.2, "better"), (-0.2, -0.01, "worse"), (-0.1, 0.1, "tie"), (0.0, 0.2, "tie")]
 )
-def test_a_difference_is_a_tie_unless_its_interval_leaves_out_zero(low: float, high: float, word: str) -> None:
+def test_a_difference_is_a_tie_if_its_interval_contains_zero(low: float, high: float, word: str) -> None:
     interval = DifferenceInterval(low=low, high=high, method="mover")
     assert verdict(ComparedAverage(length=1, tasks=1, n=1, mean_a=0, mean_b=0, difference=0, interval=interval)) == word
 
@@ -206,7 +206,7 @@ def page_of(site: Path, start: str) -> Path:
     return next((site / "submissions").glob(f"{start}-*.html"))
 
 
-def test_a_submission_has_a_page_that_the_table_links_to(site: Path) -> None:
+def test_a_submission_has_a_linked_page(site: Path) -> None:
     links = {attrs["href"] for tag, attrs in Page(site / "index.html").tags if tag == "a" and "#run-" in attrs["href"]}
     assert len(links) == 10
     for link in links:
@@ -227,7 +227,7 @@ def test_data_sets_that_are_described_need_no_name(honest: bytes, tmp_path: Path
     assert "--data" not in text
 
 
-def test_it_says_who_what_and_how_to_check(site: Path, folder: Path) -> None:
+def test_it_has_contact_content_and_check_command(site: Path, folder: Path) -> None:
     page = Page(page_of(site, "alpha"))
     sha256 = hashlib.sha256((folder / "a.json").read_bytes()).hexdigest()
     assert sha256 in page.text
@@ -253,7 +253,7 @@ def test_its_tables_hold_every_task_and_length(site: Path) -> None:
     assert slash[1][6:] == ["20", "0%", "0%", "0.900", "0", "1.0 MiB"]
 
 
-def test_it_says_what_sparsity_saves_in_theory(site: Path) -> None:
+def test_it_has_theoretical_savings(site: Path) -> None:
     slash = Page(page_of(site, "alpha")).rows(3)
     for row, length in ((slash[0], 16384), (slash[4], 65536)):
         looking = index_flops(Attention.parse("vertical_slash", sparsity=0.95), LLAMA_8B, length)
@@ -264,7 +264,7 @@ def test_it_says_what_sparsity_saves_in_theory(site: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2**40])
-def test_a_shape_that_no_model_has_breaks_nothing(size: int, tmp_path: Path) -> None:
+def test_an_impossible_shape_breaks_nothing(size: int, tmp_path: Path) -> None:
     def edit(document: dict[str, Any]) -> None:
         for run in document["runs"]:
             for name in run["settings"]["model"]["shape"]:
@@ -297,7 +297,7 @@ def hostile(path: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
     return path
 
 
-def test_what_strangers_wrote_is_escaped_everywhere(tmp_path: Path) -> None:
+def test_untrusted_text_is_escaped_everywhere(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
     def edit(document: dict[str, Any]) -> None:
@@ -370,7 +370,7 @@ def test_pages_allow_their_own_script_and_style_only(site: Path) -> None:
         assert "://" not in re.sub(r"mailto:|<title>.*?</title>", "", text)
 
 
-def test_the_same_submissions_make_the_same_bytes(folder: Path, site: Path, tmp_path: Path) -> None:
+def test_the_same_submissions_give_the_same_bytes(folder: Path, site: Path, tmp_path: Path) -> None:
     for name in ("e", "c", "a", "d", "b"):
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / f"{name}.json").write_bytes((folder / f"{name}.json").read_bytes())
@@ -389,7 +389,7 @@ def test_an_older_board_is_replaced_as_a_whole(folder: Path, tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "site"]
 
 
-def test_a_folder_that_is_no_board_is_left_alone(folder: Path, tmp_path: Path, refused: Refused) -> None:
+def test_a_folder_that_is_not_a_board_is_unchanged(folder: Path, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "thesis.tex").write_text("all of it")
     with refused(UsageError, "output", tmp_path / "site", "name an empty or a new folder"):
@@ -401,7 +401,7 @@ def test_a_folder_that_is_no_board_is_left_alone(folder: Path, tmp_path: Path, r
     assert sorted(path.name for path in tmp_path.iterdir()) == ["site"]
 
 
-def test_what_a_keeper_put_into_the_site_is_not_lost(folder: Path, tmp_path: Path, refused: Refused) -> None:
+def test_files_added_by_a_maintainer_are_not_lost(folder: Path, tmp_path: Path, refused: Refused) -> None:
     build(folder, tmp_path / "site")
     (tmp_path / "site" / "submissions" / "notes.txt").write_text("mine")
     before = all_files(tmp_path / "site")
@@ -499,11 +499,11 @@ def test_a_task_is_a_tie_unless_the_adjusted_p_value_is_small(tmp_path: Path) ->
     assert rows[1][5] == "0.125"
 
 
-def test_a_run_that_asked_for_budgets_has_no_asked_sparsity(site: Path) -> None:
+def test_a_run_with_budgets_has_no_target_sparsity(site: Path) -> None:
     rows = Page(site / "index.html").rows()
     assert next(row for row in rows if row[0] == "Delta")[3] == "–"
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path, refused: Refused) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path, refused: Refused) -> None:
     with refused(UsageError, "folder", tmp_path / "none", "No such file"):
         build(tmp_path / "none", tmp_path / "site")

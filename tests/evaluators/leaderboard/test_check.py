@@ -43,7 +43,7 @@ def test_an_honest_submission_is_accepted(honest: bytes, handed_in: Written, dat
     assert check(handed_in(honest), [dataset]) == verdict
 
 
-def test_a_submission_is_checked_against_whichever_data_set_it_is_over(
+def test_a_submission_is_checked_against_its_data_set(
     honest: bytes, handed_in: Written, dataset: Dataset, copy: Path
 ) -> None:
     manifest = copy / "sparse_tasks.json"
@@ -162,7 +162,7 @@ each_spoilt = pytest.mark.parametrize(
 
 
 @each_spoilt
-def test_what_is_spoilt_is_refused_for_what_is_wrong(
+def test_corrupted_submissions_are_refused_with_the_right_reason(
     code: str, edit: Edit, honest: bytes, handed_in: Written, dataset: Dataset
 ) -> None:
     verdict = check(handed_in(changed(honest, edit)), [dataset])
@@ -172,7 +172,7 @@ def test_what_is_spoilt_is_refused_for_what_is_wrong(
     assert all(f"{one.where}{one.message}".isprintable() for one in verdict.reasons)
 
 
-def test_every_code_is_documented_and_provoked_by_some_test() -> None:
+def test_every_code_is_documented_and_tested() -> None:
     text = (Path(__file__).parents[3] / "docs" / "leaderboard.md").read_text(encoding="utf-8")
     refusals, warnings = (re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) for table in text.split("| warning |"))
     assert set(refusals) == {*SPOILT, "file", "echo", "control"}  # these three have tests of their own
@@ -199,14 +199,14 @@ def test_one_echo_is_a_note(dataset: Dataset, rows: list[dict[str, Any]], handed
     assert [warning.code for warning in verdict.warnings] == ["unable", "echo"]
 
 
-def test_many_of_a_kind_are_one_reason_with_their_number(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
+def test_repeated_reasons_are_merged_with_their_number(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
     edit = lines(lambda rows: [row.update(finish_reason="x") for row in rows])
     (reason,) = check(handed_in(changed(honest, edit)), [dataset]).reasons
     assert reason.code == "finish_reason"
     assert reason.message.endswith("(and 15 more)")
 
 
-def test_reasons_end_at_some_twenty(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
+def test_reasons_are_limited_to_about_twenty(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
     def edit(document: Any) -> None:
         run = document["runs"][1]
         for number in range(60):
@@ -239,7 +239,7 @@ NOTED = (
 )
 
 
-def test_what_a_keeper_may_want_to_know_is_noted(
+def test_notes_for_the_maintainer_are_listed(
     dataset: Dataset, runs: Path, honest: bytes, handed_in: Written, tmp_path: Path
 ) -> None:
     def noted(content: bytes) -> dict[str, str]:
@@ -347,7 +347,7 @@ def test_only_the_file_and_the_data_sets_are_opened(
                 and "sparse_tasks/schemas" not in name]  # fmt: skip
 
 
-def test_a_keepers_damaged_data_set_is_no_fault_of_the_submission(
+def test_a_maintainers_damaged_data_set_does_not_refuse_the_submission(
     honest: bytes, handed_in: Written, copy: Path
 ) -> None:
     next(copy.glob("*/*.parquet")).write_bytes(b"spoilt")
@@ -370,7 +370,7 @@ def test_every_run_is_named_with_its_own_reason(honest: bytes, handed_in: Writte
     path=st.from_regex(r"runs\[[01]\]\.result(\[[0-9]\]| … |\]|\[|\.[a-z]{1,3}){0,30}", fullmatch=True),
     most=st.integers(9, 60),
 )
-def test_any_path_can_be_named_also_one_that_was_shortened(path: str, most: int) -> None:
+def test_any_path_can_be_named_even_if_shortened(path: str, most: int) -> None:
     part: Any = {"task": "ruler_vt", "length": 4096}
     for _ in range(20):
         part = [part] * 10
@@ -395,9 +395,7 @@ def test_runs_and_results_are_named_and_not_numbered(
         assert reason.where == "file" or reason.where.startswith(names), said
 
 
-def test_runs_that_have_the_same_name_have_their_number_too(
-    dataset: Dataset, handed_in: Written, tmp_path: Path
-) -> None:
+def test_runs_with_the_same_name_are_numbered(dataset: Dataset, handed_in: Written, tmp_path: Path) -> None:
     def of_engine(name: str) -> Path:
         engine = {"name": name, "version": None, "arguments": {}, "details": {}}
         settings: dict[str, Any] = {"engine": engine}

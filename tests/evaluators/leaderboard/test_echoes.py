@@ -80,13 +80,13 @@ def test_the_key_to_all_answers_is_an_echo_everywhere(told: list[Row], golds: Ec
         assert 1 <= len(golds.look(one, key)) <= 5
 
 
-def test_right_answers_and_prompts_are_no_echoes(told: list[Row], golds: Echoes) -> None:
+def test_right_answers_and_prompts_are_not_echoes(told: list[Row], golds: Echoes) -> None:
     for one in [*told, *needles()]:
         assert golds.look(one, answered(one.answers)) == []
         assert golds.look(one, one.prompt) == []
 
 
-def test_inventions_hardly_ever_echo(told: list[Row], golds: Echoes) -> None:
+def test_inventions_rarely_echo(told: list[Row], golds: Echoes) -> None:
     """Things and places from the same lexicon, of stories that nobody asked about: eight an answer."""
     others = stories("invented")
     echoing = sum(bool(golds.look(one, answered(other.answers))) for one, other in zip(told, others, strict=True))
@@ -94,7 +94,7 @@ def test_inventions_hardly_ever_echo(told: list[Row], golds: Echoes) -> None:
 
 
 @pytest.mark.parametrize("gold", ["Anna", "46", "12345", "1813", "river", "the", "an elegant", "1,234"])
-def test_golds_that_say_little_are_no_echoes(gold: str) -> None:
+def test_golds_with_few_bits_are_not_echoes(gold: str) -> None:
     rows = [Row("a", [gold]), *(Row(f"b{n}", [f"a{n} b{n}"]) for n in range(3))]
     assert echoes(rows).look(rows[1], f"It was {gold}.") == []
 
@@ -127,7 +127,7 @@ def test_a_code_is_an_echo_however_it_is_written(gold: str, text: str) -> None:
         (Row("b", ["4242"], "They counted 7,187,765 sheep."), NUMBER),  # in its own prompt, written otherwise
     ],
 )
-def test_other_numbers_and_those_of_the_sample_itself_are_no_echoes(row: Row, text: str) -> None:
+def test_other_numbers_and_the_samples_own_are_not_echoes(row: Row, text: str) -> None:
     assert echoes([Row("a", [NUMBER]), row]).look(row, text) == []
 
 
@@ -142,7 +142,7 @@ def test_samples_of_another_data_set_can_echo() -> None:
 
 
 @given(text=st.text(max_size=300), answers=st.lists(st.text(max_size=60), max_size=4))
-def test_any_text_and_any_gold_get_an_answer(text: str, answers: list[str]) -> None:
+def test_any_text_and_gold_are_accepted(text: str, answers: list[str]) -> None:
     rows = [Row("a", answers), Row("b", [text or "x"], prompt=text)]
     golds = echoes(rows)
     for one in rows:
@@ -159,9 +159,7 @@ def test_two_echoes_are_tolerated_and_one_in_a_hundred(echoing: int, samples: in
     assert too_many(echoing, samples) == expected
 
 
-def test_real_tasks_echo_where_answers_are_swapped_and_nowhere_else(
-    rows: list[dict[str, Any]], gold: dict[str, str]
-) -> None:
+def test_real_tasks_echo_only_if_answers_are_swapped(rows: list[dict[str, Any]], gold: dict[str, str]) -> None:
     samples = [Row(row["id"], row["answers"], row["prompt"]) for row in rows]
     golds = echoes(samples)
     for one, other in zip(samples, [*samples[1:], samples[0]], strict=True):
@@ -170,7 +168,7 @@ def test_real_tasks_echo_where_answers_are_swapped_and_nowhere_else(
         assert golds.look(one, gold[other.id])
 
 
-def test_words_of_the_prompt_in_any_order_are_no_echoes(told: list[Row], golds: Echoes) -> None:
+def test_words_of_the_prompt_in_any_order_are_not_echoes(told: list[Row], golds: Echoes) -> None:
     draw = random.Random(5)
     for one in told:
         words = one.prompt.split()

@@ -56,7 +56,7 @@ def test_an_honest_submission_is_accepted_by_check_and_oracle(
 
 
 @pytest.mark.parametrize("kind", RENAMING)
-def test_other_names_and_other_blanks_are_accepted(kind: str, honest: bytes, judge: Judge) -> None:
+def test_other_names_and_white_space_are_accepted(kind: str, honest: bytes, judge: Judge) -> None:
     for seed in range(2):
         assert judge(MUTATIONS[kind](honest, random.Random(seed))).reasons == []
 
@@ -70,12 +70,12 @@ def test_every_kind_of_mutation_gets_a_verdict(kind: str, honest: bytes, judge: 
 @pytest.mark.nightly
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(sorted(MUTATIONS)))
-def test_no_mutation_passes_for_honest(seed: int, kind: str, honest: bytes, judge: Judge) -> None:
+def test_no_mutation_is_accepted_as_honest(seed: int, kind: str, honest: bytes, judge: Judge) -> None:
     judge(mutated(honest, seed, kind)[1])
 
 
 @pytest.mark.parametrize("kind", LIES)
-def test_lies_are_refused(kind: str, honest: bytes, judge: Judge) -> None:
+def test_false_claims_are_refused(kind: str, honest: bytes, judge: Judge) -> None:
     for seed in range(2):
         assert not judge(MUTATIONS[kind](honest, random.Random(seed))).accepted
 

@@ -109,7 +109,7 @@ def found(
         ("vertical_slash+quest", 0.900, 0.900),
     ],
 )
-def test_what_ran_on_a_gpu_at_8k_and_090_is_let_pass(method: str, prefill: float, decode: float) -> None:
+def test_gpu_measurements_at_8k_and_090_are_accepted(method: str, prefill: float, decode: float) -> None:
     # The README's table, of three digits.
     assert found(method, {"prefill": prefill, "decode": decode}, sparsity=0.9) is None
 
@@ -141,7 +141,7 @@ def test_a_phase_in_which_a_method_does_not_act_is_dense(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", OURS)
-def test_a_prompt_shorter_than_every_budget_leaves_nothing_out(method: str) -> None:
+def test_a_prompt_shorter_than_every_budget_is_dense(method: str) -> None:
     # With the methods' own budgets, of 1,024 tokens as a rule; sparq's is 128, and thresholds are shares.
     tokens = 60
     nothing = {"prefill": 0.0, "decode": 0.0}
@@ -157,7 +157,7 @@ def test_sparsity_zero_is_dense_attention() -> None:
     assert found("quest", {"prefill": 0.0, "decode": 0.0009}, sparsity=0.0) is not None
 
 
-def test_a_query_reads_a_key_at_least_whatever_the_method() -> None:
+def test_a_query_reads_at_least_one_key_with_any_method() -> None:
     assert found("somebody_elses", {"prefill": 0.99, "decode": 0.999}) is None
     assert found("somebody_elses", {"prefill": 1.0}) is not None
     assert found("somebody_elses", {"decode": 1.0}) is not None
@@ -175,7 +175,7 @@ def test_budgets_in_tokens_bound_what_is_read() -> None:
     assert found("knorm", {"decode": 1 - (100 + 20) / 8212}, arguments={"capacity": 100}) is None
 
 
-def test_a_sparsity_of_its_own_goes_before_that_of_all() -> None:
+def test_a_methods_own_sparsity_takes_precedence() -> None:
     own = {"vertical_slash.sparsity": 0.5}
     assert found("vertical_slash+quest", {"prefill": 0.5, "decode": 0.9}, sparsity=0.9, arguments=own) is None
     assert found("vertical_slash+quest", {"prefill": 0.9, "decode": 0.9}, sparsity=0.9, arguments=own) is not None
@@ -185,13 +185,13 @@ def test_a_sparsity_of_its_own_goes_before_that_of_all() -> None:
 @pytest.mark.parametrize(
     "argument", ["quest.page", "quest.token_budget", "quest.sparsity", "page", "", ".", "other.page"]
 )
-def test_arguments_of_any_kind_get_an_answer(argument: str, value: object) -> None:
+def test_arguments_of_any_kind_are_handled(argument: str, value: object) -> None:
     reason = found("quest", {"decode": 0.5}, arguments={argument: value})
     assert reason is None or len(reason) < 400
 
 
 @pytest.mark.parametrize("method", ["+", "quest+quest", "quest+snapkv", "dense+quest", "a" * 10_000, "+quest", "\0"])
-def test_names_of_any_kind_get_an_answer(method: str) -> None:
+def test_names_of_any_kind_are_handled(method: str) -> None:
     reason = found(method, {"prefill": 0.0, "decode": 0.5}, sparsity=0.9)
     assert reason is None or len(reason) < 400
     if method.startswith("quest+"):
@@ -199,21 +199,21 @@ def test_names_of_any_kind_get_an_answer(method: str) -> None:
         assert "two methods of one phase" in reason
 
 
-def test_dense_attention_leaves_nothing_out() -> None:
+def test_dense_attention_has_no_sparsity() -> None:
     assert found("dense", None, sparsity=0.0) is None
     assert found("dense", {"prefill": 0.0, "decode": 0.0}, sparsity=0.0) is None
     assert found("dense", {"prefill": 0.0, "decode": 0.1}, sparsity=0.0) is not None
 
 
 @pytest.mark.parametrize("engine", ["openai", "replay"])
-def test_what_ran_elsewhere_has_measured_nothing(engine: str) -> None:
+def test_external_runs_have_no_measurements(engine: str) -> None:
     assert found("unknown", None, engine=engine) is None
     assert found("unknown", {"decode": 0.5}, engine=engine) is not None
     assert found("quest", {"decode": 0.5}, sparsity=0.5, engine=engine, nominal=True) is not None
     assert found("dense", {"decode": 0.0}, engine=engine, nominal=True) is not None
 
 
-def test_a_server_is_held_to_what_it_measured_as_engines_of_this_program_are() -> None:
+def test_servers_are_checked_like_other_engines() -> None:
     """A claim that nothing measured stays refused, and replayed answers have none."""
     both = {"prefill": 0.0, "decode": 0.9}
     for engine in ("vllm", "openai"):
@@ -224,7 +224,7 @@ def test_a_server_is_held_to_what_it_measured_as_engines_of_this_program_are() -
     assert "replay cannot know" in str(found("quest", both, sparsity=0.9, engine="replay"))
 
 
-def test_an_engine_that_measures_does_not_keep_it_to_itself() -> None:
+def test_an_engine_that_measures_must_report() -> None:
     assert found("quest", None, sparsity=0.9) is not None
     assert found("quest", None, sparsity=0.9, engine="one_of_ours") is None
 
@@ -236,7 +236,7 @@ def test_a_phase_in_which_a_method_acts_is_measured() -> None:
     assert found("quest", {"prefill": 0.0}, sparsity=0.9, engine="one_of_ours") is None
 
 
-def test_what_is_not_there_has_no_spread_and_no_bytes() -> None:
+def test_missing_measurements_have_no_spread_and_no_bytes() -> None:
     assert found("dense", None, spread={"decode": 0.1}) is not None
     assert found("dense", None, kv_bytes=1e9) is not None
     assert found("vertical_slash", {"prefill": 0.9}, sparsity=0.9, written=1, kv_bytes=1e9) is not None
@@ -248,7 +248,7 @@ def test_the_spread_of_numbers_up_to_one_is_bounded_by_their_mean() -> None:
     assert found("quest", {"decode": 0.9}, sparsity=0.9, spread={"decode": 0.31}) is not None
 
 
-def test_bytes_go_with_the_sparsity_and_the_models_shape() -> None:
+def test_bytes_match_the_sparsity_and_the_models_shape() -> None:
     honest = 0.1 * 8212 * KV_BYTES
     assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=honest) is None
     assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=2 * honest) is None  # 32 bits
@@ -328,7 +328,7 @@ def _step_sparsity(method: Any, length: int, steps: int, kind: str, generator: A
 @needs_torch
 @pytest.mark.filterwarnings("ignore:no kernel for cpu")
 @pytest.mark.parametrize("method", OURS)
-def test_what_the_methods_leave_out_is_let_pass(method: str) -> None:
+def test_true_sparsities_of_all_methods_are_accepted(method: str) -> None:
     """Ragged lengths and chunks, budgets of both kinds, queries and keys of four kinds."""
     import torch
 
@@ -363,13 +363,13 @@ def test_what_the_methods_leave_out_is_let_pass(method: str) -> None:
         ("quest", 0.9, {"prefill": 0.0, "decode": 0.900}),
     ],
 )
-def test_what_ran_at_1k_is_let_pass_where_blocks_are_few(
+def test_measurements_at_1k_with_few_blocks_are_accepted(
     method: str, sparsity: float, measured: dict[str, float]
 ) -> None:
     assert found(method, measured, sparsity=sparsity, tokens=1024, written=64) is None
 
 
-def test_tokens_that_are_not_said_are_those_of_the_data_set() -> None:
+def test_unknown_token_counts_come_from_the_data_set() -> None:
     assert found("quest", {"decode": 0.9}, sparsity=0.9, tokens=None, written=None) is None
     assert found("quest", {"decode": 0.99}, sparsity=0.9, tokens=None, written=None) is not None
 
@@ -382,7 +382,7 @@ def test_steps_that_begin_at_the_end_of_a_context_read_fewer_bytes() -> None:
         assert (told is None) is fits, told
 
 
-def test_a_server_does_not_choose_before_the_question() -> None:
+def test_a_server_cannot_choose_before_the_question() -> None:
     told = found("unknown", None, engine="openai", compress="context")
     assert told == "chose what to keep before the question, which openai cannot"
     assert found("snapkv", {"prefill": 0.0, "decode": 0.8}, sparsity=0.9, compress="context", engine="vllm") is None
@@ -414,7 +414,7 @@ def test_budgets_of_contexts_may_read_more_but_not_less() -> None:
     )
 
 
-def test_an_engine_that_cannot_choose_before_the_question_has_not() -> None:
+def test_engines_that_cannot_choose_before_the_question_are_refused() -> None:
     measured = {"prefill": 0.0, "decode": 0.898}
     for name in ("vllm", "transformers"):
         said = found("snapkv", measured, sparsity=0.9, compress="context", engine=name)

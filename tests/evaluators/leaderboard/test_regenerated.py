@@ -121,7 +121,7 @@ def test_an_honest_submission_needs_no_data_set(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_processes_make_the_same(honest: bytes, handed_in: Written, means: Means) -> None:
+def test_any_number_of_processes_gives_the_same(honest: bytes, handed_in: Written, means: Means) -> None:
     assert check(handed_in(honest), means=replace(means, workers=2)) == check(handed_in(honest), means=means)
 
 
@@ -134,7 +134,7 @@ def test_processes_make_the_same(honest: bytes, handed_in: Written, means: Means
     ],
     ids=["libraries", "program", "tokenizer's name"],
 )
-def test_whatever_made_the_same_samples_is_accepted(
+def test_other_generators_of_the_same_samples_are_accepted(
     edit: Edit, honest: bytes, handed_in: Written, dataset: Dataset, means: Means
 ) -> None:
     path = handed_in(signed(honest, edit))
@@ -162,7 +162,7 @@ def test_runs_over_several_data_sets_each_get_theirs(
     assert (told(verdict), verdict.samples) == ([], 19)
 
 
-def test_scores_are_computed_again_here_too(honest: bytes, handed_in: Written, means: Means) -> None:
+def test_scores_are_recomputed_here_too(honest: bytes, handed_in: Written, means: Means) -> None:
     path = handed_in(changed(honest, put(1.0, "runs", 1, "result", "configs", 0, "mean")))
     assert {code for code, _ in told(check(path, means=means))} == {"scores_differ"}
 
@@ -187,7 +187,7 @@ def test_tokenizers_in_the_caches_are_found(
     assert told(check(handed_in(content))) == []
 
 
-def test_a_corpus_is_asked_for(model: Path, handed_in: Written, means: Means, tmp_path: Path) -> None:
+def test_a_missing_corpus_is_requested(model: Path, handed_in: Written, means: Means, tmp_path: Path) -> None:
     essays = tmp_path / "essays.txt"
     essays.write_text("".join(f"The heron of day {day} stood in the shallows.\n" for day in range(400)))
     arguments = ["-l", "1500", "-t", "ruler_niah_single_2", "-n", "2", "-w", "1", "--tokenizer", model]
@@ -210,7 +210,7 @@ def test_a_corpus_is_asked_for(model: Path, handed_in: Written, means: Means, tm
 # --- manifests, and older submissions -----------------------------------------------------------------------
 
 
-def test_a_manifest_stands_for_its_data_set(
+def test_a_manifest_replaces_its_data_set(
     honest: bytes, handed_in: Written, dataset: Dataset, means: Means, tmp_path: Path
 ) -> None:
     manifest = tmp_path / "needles.json"
@@ -252,7 +252,9 @@ def test_submissions_of_older_versions_are_accepted(
         assert {code for code, _ in told(check(handed_in(better), datasets))} == {"scores_differ"}
 
 
-def test_an_older_submission_needs_a_word(honest: bytes, handed_in: Written, dataset: Dataset, means: Means) -> None:
+def test_an_older_submission_needs_its_data_set(
+    honest: bytes, handed_in: Written, dataset: Dataset, means: Means
+) -> None:
     reasons = told(check(handed_in(older(honest, dataset)), means=means))
     assert [code for code, _ in reasons] == ["dataset_unknown"] * 2
     assert "does not say how its data set was generated" in reasons[0][1]
@@ -269,7 +271,7 @@ def test_an_older_submission_needs_a_word(honest: bytes, handed_in: Written, dat
     ],
     ids=["task", "seed", "samples", "tokenizer"],
 )
-def test_a_manifest_of_other_samples_is_the_keepers_mistake(
+def test_a_manifest_of_other_samples_is_the_maintainers_mistake(
     edit: Edit, words: str, dataset: Dataset, means: Means, tmp_path: Path
 ) -> None:
     manifest = json.loads((dataset.path / "sparse_tasks.json").read_bytes())
@@ -428,7 +430,7 @@ def test_a_forged_description_costs_a_second(
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 400])
-def test_numbers_that_are_none_are_refused_as_they_are_read(
+def test_invalid_numbers_are_refused_on_reading(
     number: str, honest: bytes, handed_in: Written, means: Means, nothing: Watch
 ) -> None:
     content = signed(honest, parameters(hops=-12345)).replace(b"-12345", number.encode())
@@ -459,7 +461,7 @@ def each_run(*path: str, **fields: Any) -> Edit:
     ],
     ids=["none", "another", "limit", "tasks", "tokenizer", "predictions"],
 )
-def test_what_contradicts_a_description_is_refused_before_anything_is_generated(
+def test_contradictions_are_refused_before_generation(
     edit: Edit, code: str, words: str, honest: bytes, handed_in: Written, means: Means, nothing: Watch
 ) -> None:
     reasons = told(check(handed_in(changed(honest, edit)), means=means, watch=nothing))
@@ -468,7 +470,7 @@ def test_what_contradicts_a_description_is_refused_before_anything_is_generated(
 
 
 @pytest.mark.parametrize("how", ["budget", "hash"])
-def test_other_samples_than_those_that_are_made_are_refused(
+def test_different_samples_are_refused(
     how: str, honest: bytes, handed_in: Written, dataset: Dataset, means: Means
 ) -> None:
     # Ids are right, so that it takes the samples to find out.
@@ -496,7 +498,7 @@ def test_several_data_sets_may_not_be_larger_than_one(
     assert "one of several, of more than 65,536 tokens altogether" in message
 
 
-def test_a_data_set_that_cannot_exist_is_refused(honest: bytes, handed_in: Written, means: Means) -> None:
+def test_an_impossible_data_set_is_refused(honest: bytes, handed_in: Written, means: Means) -> None:
     too_short = signed(honest, asked(lengths=[40, 1500]))
     description = json.loads(too_short)["datasets"][0]
     known = again.recipe(convert(description, Description, "description"), means)
@@ -516,7 +518,7 @@ def test_a_data_set_that_cannot_exist_is_refused(honest: bytes, handed_in: Writt
     assert "length: 40 is too short for ruler_niah, ruler_vt; the smallest that works is" in reasons[0][1]
 
 
-def test_a_length_that_holds_no_sample_is_found_by_one(honest: bytes, handed_in: Written, means: Means) -> None:
+def test_a_length_that_is_too_short_is_found_with_one_sample(honest: bytes, handed_in: Written, means: Means) -> None:
     # The smallest length that works is that of the largest sample, for which all of them are composed.
     content = signed(honest, asked(lengths=[40], samples=30_000))
     description = json.loads(content)["datasets"][0]
@@ -542,7 +544,7 @@ def test_a_length_that_holds_no_sample_is_found_by_one(honest: bytes, handed_in:
 @pytest.mark.parametrize(
     "error", [OutputError("no room"), SparseTasksError("a worker process died")], ids=["disk", "worker"]
 )
-def test_a_machine_that_fails_refuses_nothing(
+def test_a_machine_failure_refuses_nothing(
     error: SparseTasksError, honest: bytes, handed_in: Written, means: Means, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any, **__: Any) -> None:
@@ -554,7 +556,7 @@ def test_a_machine_that_fails_refuses_nothing(
     assert (caught.value, caught.value.exit_code) == (error, 2)
 
 
-def test_what_takes_too_long_is_given_up(
+def test_slow_generation_is_stopped(
     honest: bytes, handed_in: Written, means: Means, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(regenerated, "MOST_SECONDS", 0)
@@ -574,7 +576,7 @@ def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_a_description_says_there_is_a_verdict_and_no_lie_is_accepted(
+def test_any_description_gets_a_verdict_and_no_false_claim_is_accepted(
     data: st.DataObject, honest: bytes, handed_in: Written, means: Means, dataset: Dataset
 ) -> None:
     numbers = st.sampled_from([-1, 0, 1, 2, 5, 43, 2**20, 2**31, 2**63 - 1, 1.0, 2.5, 1e308, 5e-324])

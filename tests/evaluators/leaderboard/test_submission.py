@@ -53,7 +53,7 @@ def reason_of(path: Path) -> Reason:
     return reason
 
 
-def test_what_was_predicted_comes_back(honest: bytes, runs: Path, handed_in: Written) -> None:
+def test_predictions_survive_a_round_trip(honest: bytes, runs: Path, handed_in: Written) -> None:
     assert problems(json.loads(honest), "submission-1.0") == []
     read = read_submission(handed_in(honest))
     assert (read.content.name, read.content.contact, len(read.runs)) == ("Honest", "honest@example.org", 2)
@@ -118,14 +118,14 @@ def test_without_a_name_it_is_called_by_its_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 101, "a\nb", "\x1b[31mred", "a\u202eb", "a\u200bb"])
-def test_a_name_that_does_not_do_is_refused(name: str, runs: Path, refused: Refused) -> None:
+def test_an_invalid_name_is_refused(name: str, runs: Path, refused: Refused) -> None:
     with refused(UsageError, "name:", "write"):
         make_submission(read_runs([runs]), name)
     with refused(UsageError, "contact:", "write"):
         make_submission(read_runs([runs]), "x", name * 2)
 
 
-def test_a_run_that_is_not_complete_is_refused(runs: Path, tmp_path: Path, dataset: Dataset, refused: Refused) -> None:
+def test_an_incomplete_run_is_refused(runs: Path, tmp_path: Path, dataset: Dataset, refused: Refused) -> None:
     run = answered(tmp_path / "run", dataset)
     kept = (run / "predictions.jsonl").read_bytes()
     (run / "predictions.jsonl").write_bytes(b"".join(kept.splitlines(keepends=True)[:-1]))
@@ -139,7 +139,7 @@ def test_a_run_that_is_not_complete_is_refused(runs: Path, tmp_path: Path, datas
         read_runs([run])
 
 
-def test_a_run_that_is_there_twice_is_refused(dataset: Dataset, runs: Path, tmp_path: Path, refused: Refused) -> None:
+def test_a_duplicate_run_is_refused(dataset: Dataset, runs: Path, tmp_path: Path, refused: Refused) -> None:
     again = answered(tmp_path / "again", dataset, attention="quest", sparsity=0.5, limit=2)
     with refused(UsageError, "runs:", "is the same as", "name one of them"):
         make_submission(read_runs([runs, again]))
@@ -156,7 +156,7 @@ def test_a_dense_run_of_another_model_of_the_same_name_is_refused(
         make_submission(read_runs([runs / "dense", other]))
 
 
-def test_tasks_in_runs_of_their_own_stand_side_by_side(dataset: Dataset, tmp_path: Path) -> None:
+def test_tasks_in_separate_runs_are_accepted(dataset: Dataset, tmp_path: Path) -> None:
     one = answered(tmp_path / "one", dataset, attention="quest", sparsity=0.5, tasks=["ruler_vt"])
     two = answered(tmp_path / "two", dataset, attention="quest", sparsity=0.5, tasks=["ruler_niah"])
     assert len(json.loads(make_submission(read_runs([one, two])))["runs"]) == 2
@@ -174,7 +174,7 @@ def test_a_setting_that_cannot_be_shown_is_refused_before_it_is_written(tmp_path
         make_submission(read_runs([run]), "x")
 
 
-def test_an_answer_of_half_a_surrogate_is_handed_in_as_it_was_scored(
+def test_an_answer_with_a_lone_surrogate_is_submitted_as_scored(
     dataset: Dataset, tmp_path: Path, handed_in: Written
 ) -> None:
     run = answered(tmp_path / "run", dataset, texts=lambda row: "a\ud800b 😀")
@@ -337,7 +337,7 @@ LINE = b'{"id":"x"}\n'
         (lines(lambda rows: rows[3].update(id="x" * 501)), "length <= 500"),
     ],
 )
-def test_predictions_that_are_not_what_they_say_are_refused(
+def test_predictions_that_differ_from_their_claims_are_refused(
     edit: Edit, word: str, honest: bytes, handed_in: Written
 ) -> None:
     reason = reason_of(handed_in(changed(honest, edit)))
@@ -348,7 +348,7 @@ def test_predictions_that_are_not_what_they_say_are_refused(
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
-def test_bytes_that_were_changed_anywhere_raise_nothing_else(seed: int, honest: bytes, handed_in: Written) -> None:
+def test_changed_bytes_raise_no_other_error(seed: int, honest: bytes, handed_in: Written) -> None:
     generator = random.Random(seed)
     content = bytearray(honest)
     for _ in range(generator.randint(1, 4)):

@@ -24,7 +24,7 @@ def script(workflow: dict[Any, Any], job: str, name: str) -> str:
     return next(str(step["run"]) for step in workflow["jobs"][job]["steps"] if step.get("name") == name)
 
 
-def test_the_workflow_gives_strangers_nothing(workflow: dict[Any, Any]) -> None:
+def test_the_workflow_gives_no_rights_to_pull_requests(workflow: dict[Any, Any]) -> None:
     assert set(workflow[True]) == {"pull_request", "push"}  # YAML 1.1 reads the key "on" so
     assert workflow["permissions"] == {}
     jobs = workflow["jobs"]
@@ -41,7 +41,7 @@ def test_no_text_of_a_pull_request_is_put_into_a_script(workflow: dict[Any, Any]
     assert not [one for one in scripts if "${{" in one]
 
 
-def test_the_workflow_uses_official_actions_alone(workflow: dict[Any, Any]) -> None:
+def test_the_workflow_uses_only_official_actions(workflow: dict[Any, Any]) -> None:
     used = [step for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
     assert used
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in used)
@@ -78,7 +78,7 @@ class Forge:
         return done.returncode, done.stdout + done.stderr, listed.read_text() if listed.exists() else ""
 
 
-def test_the_workflow_takes_new_submissions(workflow: dict[Any, Any], tmp_path: Path) -> None:
+def test_the_workflow_accepts_new_submissions(workflow: dict[Any, Any], tmp_path: Path) -> None:
     forge = Forge(tmp_path)
     (forge.theirs / "submissions" / "new-1.json").write_text("{}")
     (forge.theirs / "submissions" / "new-2.json").write_text("{ }")
@@ -86,7 +86,7 @@ def test_the_workflow_takes_new_submissions(workflow: dict[Any, Any], tmp_path: 
     assert (code, listed) == (0, "submissions/new-1.json\nsubmissions/new-2.json\n"), output
 
 
-def test_the_workflow_does_not_mind_what_the_board_did_meanwhile(workflow: dict[Any, Any], tmp_path: Path) -> None:
+def test_the_workflow_ignores_later_changes_on_the_base_branch(workflow: dict[Any, Any], tmp_path: Path) -> None:
     forge = Forge(tmp_path)
     (forge.theirs / "submissions" / "other.json").write_text("{}")
     newer = forge.commit()
@@ -99,7 +99,7 @@ def test_the_workflow_does_not_mind_what_the_board_did_meanwhile(workflow: dict[
 
 @pytest.mark.parametrize("datasets", [(), ("long texts.json", "needles.json")], ids=["any", "two"])
 @pytest.mark.parametrize(("refused", "code"), [("nothing", 0), ("b.json", 1)])
-def test_the_workflow_fails_where_a_check_does(
+def test_the_workflow_fails_if_a_check_fails(
     refused: str, code: int, datasets: tuple[str, ...], workflow: dict[Any, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "board" / "datasets").mkdir(parents=True)
@@ -136,7 +136,7 @@ def test_the_workflow_fails_where_a_check_does(
         *("touch submissions/Ä.json", "touch submissions/-x.json", "touch $'submissions/new\\nline.json'"),
     ],
 )
-def test_the_workflow_refuses_all_else(change: str, workflow: dict[Any, Any], tmp_path: Path) -> None:
+def test_the_workflow_refuses_other_changes(change: str, workflow: dict[Any, Any], tmp_path: Path) -> None:
     forge = Forge(tmp_path)
     (forge.theirs / "submissions" / "new.json").write_text("{}")
     subprocess.run(["bash", "-ec", change], cwd=forge.theirs, check=True)

@@ -79,7 +79,7 @@ def test_the_verdict_counts_intervals_on_either_side_of_zero(page: str, sweep: P
     assert f"{TYPESET.signed(worst.difference)} ({interval})" in text
 
 
-def test_the_heat_map_marks_what_surely_differs(page: str, sweep: Path) -> None:
+def test_the_heat_map_marks_significant_differences(page: str, sweep: Path) -> None:
     root = parsed(page)
     rows = root.table("Difference to dense by method and task, at 1k alone")
     found = {(row[0], row[1]): row[2:] for row in rows}
@@ -118,7 +118,7 @@ def test_the_cost_table_has_every_run_of_the_frontier_with_its_share(report: Rep
     assert "Score against cost of prefill" in page
 
 
-def test_depth_takes_tasks_whose_evidence_lies_in_one_place(sweep: Path, page: str) -> None:
+def test_depth_is_shown_for_tasks_with_evidence_in_one_place(sweep: Path, page: str) -> None:
     rows = parsed(page).table("Numbers: Score by depth of the evidence, at sparsity 0.9")
     assert {row[0] for row in rows} == {"story_multihop", "ruler_vt"}
     dense = [row for row in rows if row[:2] == ["ruler_vt", "dense"]]
@@ -128,7 +128,7 @@ def test_depth_takes_tasks_whose_evidence_lies_in_one_place(sweep: Path, page: s
     assert dense[0][4] == TYPESET.number(sum(scores) / 4)
 
 
-def test_distance_takes_tasks_whose_evidence_lies_in_several_places(tmp_path: Path, report: Report, page: str) -> None:
+def test_distance_is_shown_for_tasks_with_evidence_in_several_places(tmp_path: Path, report: Report, page: str) -> None:
     at, near, far = ("story_multihop", 1024), [1.0, 0.5], [0.0, 0.25]
     scores = [near[0], far[0], near[1], far[1]]
     made_run(tmp_path / "dense", {at: [1.0] * 4, ("ruler_cwe", 1024): [1.0] * 4}, distances=(0.3, 0.9))
@@ -199,7 +199,7 @@ def test_unparsed_and_truncated_outputs_are_counted_with_intervals(page: str) ->
     assert row[6] == "10.0%"
 
 
-def test_settings_hold_what_was_run_and_no_paths(sweep: Path, page: str, tmp_path: Path) -> None:
+def test_settings_have_no_paths(sweep: Path, page: str, tmp_path: Path) -> None:
     text = parsed(page).section("settings").text
     for said in ("acme/small", "a" * 64, "vllm 0.32.0", "torch=2.13.0", "3.11.9", "seed=42", "hidden_size=4096"):
         assert said in text, said
@@ -207,7 +207,7 @@ def test_settings_hold_what_was_run_and_no_paths(sweep: Path, page: str, tmp_pat
     assert str(tmp_path.parent) not in page
 
 
-def test_ways_to_files_and_servers_are_nobodys_business(tmp_path: Path, report: Report) -> None:
+def test_paths_and_addresses_are_not_shown(tmp_path: Path, report: Report) -> None:
     folder = made_run(tmp_path / "dense", DENSE, model="/home/jane/models/tiny")
     settings = json.loads((folder / "run.json").read_text())
     settings["engine"]["arguments"] = {"lora": "/home/jane/lora", "base_url": "http://jane:8000/v1"}
@@ -221,7 +221,7 @@ def test_ways_to_files_and_servers_are_nobodys_business(tmp_path: Path, report: 
     assert "lora=…/lora" in page
 
 
-def test_it_needs_nothing_from_elsewhere(page: str) -> None:
+def test_it_is_self_contained(page: str) -> None:
     root = parsed(page)
     foreign = {"script", "link", "iframe", "object", "embed", "img", "base", "form"}
     assert not foreign & {one.name for one in root.every()}
@@ -234,7 +234,7 @@ def test_it_needs_nothing_from_elsewhere(page: str) -> None:
     assert "@import" not in page
 
 
-def test_ids_are_given_once_and_references_lead_somewhere(page: str) -> None:
+def test_ids_are_unique_and_references_resolve(page: str) -> None:
     elements = parsed(page).every()
     ids = Counter(one.attributes["id"] for one in elements if "id" in one.attributes)
     assert [name for name, times in ids.items() if times > 1] == []
@@ -270,7 +270,7 @@ def test_each_drawing_says_its_numbers_and_has_them_in_a_table(page: str) -> Non
     assert all(one.attributes.get("aria-hidden") == "true" for one in hidden)
 
 
-def test_names_and_words_of_others_stay_text(tmp_path: Path, report: Report) -> None:
+def test_untrusted_names_and_texts_are_escaped(tmp_path: Path, report: Report) -> None:
     for name, attention in (("dense", "dense"), ("<img src=x onerror=alert(1)>", "quest")):
         made_run(
             tmp_path / name,
@@ -322,7 +322,9 @@ WITHOUT_A_PAIR: dict[str, list[dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", WITHOUT_A_PAIR)
 @pytest.mark.parametrize("shape", ["known", "unknown"])
 @pytest.mark.parametrize("right", [True, False])
-def test_what_does_not_apply_is_left_out(kind: str, shape: str, right: bool, tmp_path: Path, report: Report) -> None:
+def test_sections_that_do_not_apply_are_omitted(
+    kind: str, shape: str, right: bool, tmp_path: Path, report: Report
+) -> None:
     for number, options in enumerate(WITHOUT_A_PAIR[kind]):
         scores = {key: [1.0] * len(values) for key, values in DENSE.items()} if right else DENSE
         made_run(tmp_path / f"run-{number}", scores, **options, **({} if shape == "known" else {"shape": None}))
@@ -344,7 +346,7 @@ def test_what_does_not_apply_is_left_out(kind: str, shape: str, right: bool, tmp
             assert not [column for column in zip(*rows, strict=True) if set(column) == {"–"}], caption
 
 
-def test_runs_of_which_nothing_is_known_give_a_page(tmp_path: Path, report: Report) -> None:
+def test_runs_without_known_attention_give_a_page(tmp_path: Path, report: Report) -> None:
     made_run(tmp_path / "dense", DENSE, shape=None)
     made_run(tmp_path / "quest", worse(0.5, 2), attention="quest", arguments={"tokens": 8}, measured={}, shape=None)
     root = parsed(report(tmp_path))
@@ -404,7 +406,7 @@ def test_nothing_is_drawn_or_concluded_from_a_task_that_the_model_cannot_do(tmp_
     assert mean[4:6] == ["20", "0.850"]  # of ruler_vt and story_multihop
 
 
-def test_repeats_of_the_dense_run_say_what_serving_makes_alone(tmp_path: Path) -> None:
+def test_repeats_of_the_dense_run_show_serving_variance(tmp_path: Path) -> None:
     ones = {("ruler_vt", length): [1.0] * 50 for length in (1024, 2048)}
     flipped = {key: [1.0 - (i % 10 == 0) for i in range(50)] for key in ones}
     runs = [made_run(tmp_path / "dense", ones)]
@@ -428,9 +430,7 @@ def test_repeats_of_the_dense_run_say_what_serving_makes_alone(tmp_path: Path) -
         make_report(Analysis(read_runs(runs, [part])))
 
 
-def test_where_a_model_can_do_nothing_the_page_says_what_to_do_and_concludes_nothing(
-    tmp_path: Path, report: Report
-) -> None:
+def test_a_model_that_can_do_nothing_gets_advice_and_no_conclusions(tmp_path: Path, report: Report) -> None:
     zeros = {key: [0.0] * 10 for key in DENSE}
     made_run(tmp_path / "dense", zeros)
     made_run(tmp_path / "quest", zeros, attention="quest", sparsity=0.5)
@@ -478,7 +478,7 @@ def test_a_page_stops_drawing_before_it_grows_too_large(
     assert len(root.table("Scores at 2k")) == 4
 
 
-def test_data_that_is_not_of_these_runs_is_refused(sweep: Path, report: Report, refused: Refused, data: Path) -> None:
+def test_data_of_other_runs_is_refused(sweep: Path, report: Report, refused: Refused, data: Path) -> None:
     with refused(UsageError, "data", str(data), "is not the data set of these runs"):
         report(sweep, data=str(data))
     with refused(UsageError, "data", "nowhere"):
