@@ -224,7 +224,7 @@ def test_an_inspection_compares_the_output_with_dense_attention() -> None:
     torch.testing.assert_close(off[2].float(), squares, rtol=1e-3, atol=1e-6)
 
 
-def test_budget_and_sparsity_exclude_each_other() -> None:
+def test_a_budget_and_epsilon_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="token_budget") as error:
         VAttention(token_budget=100, epsilon=0.1)
     assert error.value.field == "vattention.epsilon"

@@ -414,7 +414,7 @@ def test_budgets_of_contexts_may_read_more_but_not_less() -> None:
     )
 
 
-def test_engines_that_cannot_choose_before_the_question_are_refused() -> None:
+def test_only_engines_that_compress_contexts_may_claim_it() -> None:
     measured = {"prefill": 0.0, "decode": 0.898}
     for name in ("vllm", "transformers"):
         said = found("snapkv", measured, sparsity=0.9, compress="context", engine=name)
