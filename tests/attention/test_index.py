@@ -1,4 +1,4 @@
-"""Guards indices: what they make visible, and that they count it exactly, whatever lies past the counts."""
+"""Guards indices: what they make visible, and that they count it exactly, whatever is past the counts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def listed(kept: Tensor, extra: int = 3) -> tuple[Tensor, Tensor]:
 def make_blocks(
     n_q: int, n_k: int, block_q: int, block_k: int, heads: int = 2, share: float = 0.4, seed: int = 0
 ) -> tuple[BlockIndex, Tensor]:
-    """A random index with garbage in it, and its mask, in which nothing lies after the diagonal."""
+    """A random index with garbage past the counts, and its mask, in which nothing is after the diagonal."""
     rows, columns = BlockIndex.rows(n_q, n_k, block_q), ceil_div(n_k, block_k)
     kept = random_flags(heads, rows, columns, share=share, seed=seed)
     first = (n_k - n_q) // block_q
@@ -182,7 +182,7 @@ TILES = st.sampled_from([(16, 16), (32, 16), (64, 64), (128, 64), (128, 128)])
 @settings(max_examples=40, deadline=None)
 @given(tiles=TILES, slashes=st.lists(st.integers(0, 299), max_size=4, unique=True))
 def test_a_slash_becomes_the_bands_that_it_crosses(tiles: tuple[int, int], slashes: list[int]) -> None:
-    """Walked along, from a query block that lies far behind, so that all of its keys are there."""
+    """Checked along a slash, from a late query block, so that all of its keys exist."""
     block_q, unit = tiles
     kept = torch.zeros(1, 300, dtype=torch.bool)
     kept[0, slashes] = True
@@ -367,7 +367,7 @@ def test_dense_pages_cover_all_positions(unit: int) -> None:
 
 
 def test_a_new_position_follows_each_heads_last() -> None:
-    """Heads keep different numbers of tokens; what lies past their counts is written over or stays unread."""
+    """Heads keep different numbers of tokens; entries past their counts are overwritten or unread."""
     kept = Kept(
         torch.tensor([[0, 3, 8], [5, GARBAGE[0], GARBAGE[1]]], dtype=torch.int32),
         torch.tensor([3, 1], dtype=torch.int32),

@@ -95,7 +95,7 @@ def inputs(value: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def attended(run: SparseRun, value: int) -> Tensor:
-    """A prompt, a question behind it, and two steps."""
+    """A prompt, a question after it, and two steps."""
     q, k, v = inputs(value)
     layer, parts, begin = Layer(0, 1), [], 0
     for end in (150, 198, 199, 200):

@@ -89,7 +89,7 @@ def test_tiles_are_counted_in_closed_form(n_k: int, missing: int, block_q: int, 
 @settings(max_examples=60, deadline=None)
 @given(n_k=st.integers(1, 60), missing=st.integers(0, 50), block_q=st.integers(1, 24), block_k=st.integers(1, 24))
 def test_interactions_of_two_blocks_match_a_loop(n_k: int, missing: int, block_q: int, block_k: int) -> None:
-    """Also of blocks that lie before the queries, after the diagonal, or past the end: those have none."""
+    """Including blocks before the queries, after the diagonal, or past the end, which have none."""
     n_q = max(1, n_k - missing)
     rows, columns = torch.arange(n_k // block_q + 2), torch.arange(n_k // block_k + 2)
     expected = torch.zeros(len(rows), len(columns), dtype=torch.int64)

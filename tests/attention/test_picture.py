@@ -1,4 +1,4 @@
-"""Guards pictures: a pixel is the share of what it stands for, thin lines show, bad files are refused."""
+"""Guards pictures: a pixel is the share of its interactions, thin lines show, bad files are refused."""
 
 from __future__ import annotations
 

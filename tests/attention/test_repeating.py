@@ -123,7 +123,7 @@ def test_a_prompt_in_chunks_and_one_without_ids_are_refused(model: Any) -> None:
 
 
 def test_chunks_are_shorter_where_positions_end(chosen: list[Any]) -> None:
-    """Positions of the second reading are behind the first; where none are left, the prompt is refused."""
+    """Positions of the second reading follow the first; if none are left, the prompt is refused."""
     ids, mask = tokens(100)
     short = llama(max_position_embeddings=150)
     with sparse_attention(short, "kvzip", sparsity=0.5, impl="torch"):

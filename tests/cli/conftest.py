@@ -27,7 +27,7 @@ def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="package")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small finished data set; nobody may change it."""
+    """A small finished data set; read-only."""
     folder = tmp_path_factory.mktemp("cli") / "data"
     arguments = ["-l", "3k", "-l", "4k", "-t", "story_multihop", "-t", "ruler_niah", "-n", "2", "-w", "1"]
     assert run("generate", *arguments, "-o", folder).code == 0

@@ -115,7 +115,7 @@ class TestWithTorch:
         options = ("--sparsity", ".8", "--set", "quest.sparsity=.5", "--format", "json")
         shown = run("attention", "show", "quest", "-l", "1000", *options).json()
         assert (shown["method"], shown["length"], shown["file"]) == ("quest", 1000, "quest.png")
-        # A parameter set for the method goes before an option for all methods.
+        # A method's own parameter takes precedence over an option for all methods.
         assert shown["settings"]["sparsity"] == 0.5
         shown = run("attention", "show", "quest", "-l", "1k", "--set", "page=32", "--set", "quest.token_budget=64")
         # Two pages of 32, the second of which is the current one, and filled to a half on average.

@@ -1,4 +1,4 @@
-"""Too little disk, memory, files or threads is told in a line with what helps; nothing half-written gets a name."""
+"""Too little disk, memory, files or threads is reported in a line with a remedy; no partial file appears."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import pytest
 from tests.cli.program import ROOT, Finished, contents, run, wait_for
 from tests.schemas.validation import problems
 
-# The engine gives so many answers and then none for a long time, so that there is something to be stopped in.
+# The engine gives this many answers and then hangs, so that it can be stopped.
 HANGING = """
 import os, time
 from sparse_tasks.cli.main import main
@@ -121,7 +121,7 @@ def test_the_record_has_the_command_line(evaluate: Callable[..., Finished], tmp_
     assert record["command_line"][:2] == ["evaluate", str(data)]
     assert record["dataset"]["samples"] == 1
     assert (record["dataset"]["tasks"], record["dataset"]["lengths"]) == (["ruler_niah"], [4096])
-    # Outputs made elsewhere were not sampled here, whatever is asked.
+    # Outputs made elsewhere were not sampled here, whatever the options.
     assert record["sampling"] == {"temperature": None, "seed": None, "max_new_tokens": None}
     assert record["attention"]["method"] == "unknown"
 
@@ -200,7 +200,7 @@ def test_missing_outputs_are_reported_in_one_line(data: Path, gold: Path, tmp_pa
 
 
 def started(folder: Path, answers: int, *arguments: object) -> subprocess.Popen[str]:
-    """The program with a hanging engine, as a process of its own."""
+    """The program with a hanging engine, in a separate process."""
     script = folder / "hanging.py"
     script.write_text(HANGING)
     return subprocess.Popen(

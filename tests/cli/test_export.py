@@ -16,7 +16,7 @@ from tests.cli.program import contents, run
 
 @pytest.fixture(scope="module")
 def made(data: Path, gold: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scored run; nobody may change it."""
+    """A scored run; read-only."""
     folder = tmp_path_factory.mktemp("export") / "run"
     assert run("evaluate", data, "--engine", "replay", "-m", gold, "-o", folder).code == 0
     return folder

@@ -45,7 +45,7 @@ def test_only_json_is_on_standard_output(tmp_path: Path) -> None:
     made = [task.name for task in TASKS if "ruler" in task.groups() and "corpus" not in task.texts]
     result = finished.json()
     assert finished.code == 0
-    # What was decided in the user's place is told, but elsewhere.
+    # Decisions are reported, but elsewhere.
     notes = [line for line in finished.err.splitlines() if not line.startswith("generating: ")]  # where it takes long
     assert all(note.startswith("note: left out for want of the corpus qa_") for note in notes[:-3])
     assert notes[-3:] == [
@@ -108,7 +108,7 @@ def test_folder_is_named_after_the_lengths_and_a_second_run_has_nothing_to_do(
 
 
 def test_settings_of_a_group_and_of_a_task_and_a_folder_of_any_name(tmp_path: Path) -> None:
-    # Rich would take what stands in brackets for a style, and :boom: for a picture.
+    # Rich would treat brackets as a style, and :boom: as an emoji.
     output = tmp_path / "[bold]data[/b] :boom: ż"
     settings = ["--set", "story.locale=pl_PL", "--set", "story_multihop.hops=2", "--set", "story.distractors=1"]
     arguments = ["-l", "4k", "-t", "story_multihop", "-n", "1", "-w", "1", "-o", output, "--preset", "hard", *settings]
@@ -141,7 +141,7 @@ def test_progress_with_tokens_per_second_is_for_terminals(tmp_path: Path) -> Non
     )  # fmt: skip
     os.close(theirs)
     shown = b""
-    with contextlib.suppress(OSError):  # the terminal is gone when the program is
+    with contextlib.suppress(OSError):  # the terminal closes with the program
         while piece := os.read(ours, 65536):
             shown += piece
     os.close(ours)

@@ -1,4 +1,4 @@
-"""``leaderboard``: a keeper checks submissions and builds the board; exit codes tell verdicts apart."""
+"""``leaderboard``: a maintainer checks submissions and builds the board; exit codes distinguish verdicts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.schemas.validation import problems
 
 @pytest.fixture(scope="module")
 def submission(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a user hands in; nobody may change it."""
+    """A user's submission; read-only."""
     root = tmp_path_factory.mktemp("leaderboard")
     path = root / "submission.json"
     assert run("submit", evaluated(data, root / "run", 1), "-o", path, "--name", "One").code == 0

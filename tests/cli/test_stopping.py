@@ -1,4 +1,4 @@
-"""Stopped at any moment, by any signal, a run leaves no process and no half file, and the next one goes on."""
+"""Stopped at any moment, by any signal, a run leaves no process and no partial file, and the next one resumes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def small(tokenizer_folders: dict[str, Path]) -> list[object]:
 
 @pytest.fixture(scope="module")
 def unstopped(small: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nobody stopped."""
+    """The folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("unstopped") / "data"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sparse_tasks.generators.dataset._SHARD_TOKENS", 1)
@@ -48,7 +48,7 @@ def unstopped(small: list[object], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
-    """Where the script lies, beside the data."""
+    """The folder of the script, next to the data."""
     (tmp_path / "script").mkdir()
     return tmp_path / "script"
 
@@ -72,7 +72,7 @@ def assert_tells(err: str, how: str, folder: Path, started: subprocess.Popen[str
 def kill_again_and_again(
     chance: random.Random, scratch: Path, command: list[object], folder: Path, clean: dict[str, bytes | None]
 ) -> None:
-    """Kill two runs that fill a folder, each after some files; whatever has its name by then is as in a clean one."""
+    """Kill two runs that fill a folder, each after some files; finished files are as in a clean run."""
     for _ in range(2):
         before = files(folder)
         goal = before + chance.randint(1, 16)
@@ -249,7 +249,7 @@ STOPS = [("interrupted", 130), ("stopped by SIGTERM", 143), ("stopped by SIGHUP"
 
 @pytest.fixture(scope="module")
 def scored(data: Path, gold: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs and a submission; nobody may change them."""
+    """Runs and a submission; read-only."""
     runs = tmp_path_factory.mktemp("scored")
     for name, attention in (("dense", ["-a", "dense"]), ("quest", ["-a", "quest", "-s", "0.5"])):
         assert run("evaluate", data, "--engine", "replay", "-m", gold, "-o", runs / name, *attention).code == 0

@@ -104,7 +104,7 @@ def _edited(folder: Path, name: str, edit: Callable[[Any], object]) -> None:
         path.write_text(json.dumps(document), encoding="utf-8")
 
 
-# By code: what is known of a run's settings, whether or not its data set is at hand.
+# By code: what is known of a run's settings, whether or not its data set is available.
 OF_SETTINGS: dict[str, tuple[dict[str, Any], Spoil]] = {
     "control": ({"attention": "oracle_decode", "sparsity": 0.5}, lambda of_run: None),
     "control, composed": ({"attention": "quest+window_prefill", "sparsity": 0.5}, lambda of_run: None),
@@ -159,7 +159,7 @@ def _of_another(data: Path) -> Callable[[dict[str, Any]], str]:
 
 
 def _checked(runs: list[Path], data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """The reasons of the keeper's check, of a submission that was made all the same."""
+    """The reasons of the maintainer's check, for a submission made anyway."""
     with monkeypatch.context() as patch:
         patch.setattr("sparse_tasks.evaluators.leaderboard.check.foreseen", lambda *_: [])
         assert run("submit", *runs, "-o", folder / "forced.json").code == 0

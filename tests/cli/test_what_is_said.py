@@ -36,7 +36,7 @@ WORDS = f"{MISSING} of 8 predictions are missing"
 
 @pytest.fixture(scope="module")
 def whole(data: Path, gold: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dense and a sparse run, scored; nobody may change them."""
+    """A dense and a sparse run, scored; read-only."""
     runs = tmp_path_factory.mktemp("whole") / "runs"
     for name, attention in (("dense", ["-a", "dense"]), ("quest", ["-a", "quest", "-s", "0.5"])):
         assert run("evaluate", data, "--engine", "replay", "-m", gold, "-o", runs / name, *attention).code == 0
@@ -510,7 +510,7 @@ def test_files_say_nothing_of_the_dot(tmp_path: Path, monkeypatch: pytest.Monkey
     assert Path("dotted/sparse_tasks.json").read_bytes() == Path("plain/sparse_tasks.json").read_bytes()
 
 
-# Files that a user names, where what stands in them cannot be read.
+# Files named by the user that cannot be read.
 READ = {
     "corpus": "generate -l 3k -t qa_squad -n 1 -w 1 -o new --corpus qa_squad=FILE",
     "essays": "generate -l 3k -t ruler_niah_single_2 -n 1 -w 1 -o new --essays FILE",

@@ -1,4 +1,4 @@
-"""Work for worker processes; it lies here by itself so that they start fast."""
+"""Work for worker processes, in its own module so that they start fast."""
 
 from __future__ import annotations
 

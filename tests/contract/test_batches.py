@@ -67,7 +67,7 @@ def inputs(lengths: list[int], kind: type[DecodeMethod]) -> tuple[Tensor, PagedC
 def test_a_batch_is_selected_as_each_of_its_sequences(
     name: str, lengths: list[int], sparsity: float | None, numbers: int
 ) -> None:
-    """However many keys are held at once, and whatever longer sequences stand beside."""
+    """For any memory limit, and next to longer sequences."""
     method = METHODS.get(name)(sparsity=sparsity)
     assert isinstance(method, DecodeMethod)
     q, cache, state = inputs(lengths, type(method))

@@ -1,4 +1,4 @@
-"""No answer can be guessed: whoever does not read the context scores next to nothing.
+"""No answer can be guessed: without reading the context, scores are almost zero.
 
 Drafts do for this, of the smallest size that a task allows, where there is least to choose from. Tasks on texts of
 others are left out: what these ask, and how many choices they offer, is not ours.

@@ -88,7 +88,7 @@ def check_pages(index: PageIndex, length: int) -> None:
         assert pages.max() * index.unit < length
 
 
-def test_methods_stand_in_the_documentation_in_their_order() -> None:
+def test_methods_are_documented_in_order() -> None:
     page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| \[`(\w+)`\]\(#\w+\) \| (.*) \|$", page, re.MULTILINE))
     assert list(rows) == OURS
@@ -100,7 +100,7 @@ def test_methods_stand_in_the_documentation_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_method_says_what_it_is(name: str) -> None:
+def test_method_describes_itself(name: str) -> None:
     kind = METHODS.get(name)
     assert kind.name == name
     assert issubclass(kind, PHASES[kind.phase])
@@ -150,7 +150,7 @@ def test_short_and_ragged_inputs_work(name: str, n: int) -> None:
 
 @pytest.mark.parametrize("n", [1, 257])
 @pytest.mark.parametrize("name", OURS)
-def test_sparsity_of_nothing_sees_everything(name: str, n: int) -> None:
+def test_zero_sparsity_sees_everything(name: str, n: int) -> None:
     kind = METHODS.get(name)
     # What evicts at each step keeps as many tokens as the prompt had; the first step still sees all.
     steps = 1 if issubclass(kind, EvictMethod) and kind.each_step else 3
@@ -165,8 +165,8 @@ def test_prompts_below_the_default_budget_are_seen_whole(name: str, n: int) -> N
 
 @pytest.mark.parametrize("sparsity", [None, 0.5])
 @pytest.mark.parametrize("name", OURS)
-def test_nothing_waits_for_the_device(name: str, sparsity: float | None) -> None:
-    """Fake tensors have no values: whatever would read one fails."""
+def test_nothing_synchronises(name: str, sparsity: float | None) -> None:
+    """Fake tensors have no values: any read fails."""
     method = METHODS.get(name)(sparsity=sparsity)
     with FakeTensorMode():
         q, k = torch.empty(300, 4, 64), torch.empty(20_000, 2, 64)
@@ -248,7 +248,7 @@ def test_more_sparsity_computes_less(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_density_is_what_sparsity_says(name: str) -> None:
+def test_density_matches_sparsity(name: str) -> None:
     kind = METHODS.get(name)
     n = 9001 if kind.phase is Phase.PREFILL else 3001  # of fewer tokens, another block for all queries is too much
     for sparsity in (0.5, 0.8, 0.9):
@@ -346,7 +346,7 @@ def test_wrong_shapes_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVICT)
-def test_what_is_kept_is_sound(name: str) -> None:
+def test_kept_tokens_are_valid(name: str) -> None:
     q, k, _ = structured(300, HEADS, KV_HEADS, SIZE)
     kept = METHODS.get(name)(sparsity=0.7).keep(q, k, impl="torch")
     assert isinstance(kept, Kept)
@@ -358,7 +358,7 @@ def test_what_is_kept_is_sound(name: str) -> None:
 @settings(max_examples=8, deadline=None)
 @given(cuts=st.sets(st.integers(1, 180), max_size=4), sparsity=st.sampled_from([None, 0.3, 0.8]))
 def test_a_prompt_in_chunks_is_kept_as_the_whole(name: str, cuts: set[int], sparsity: float | None) -> None:
-    """Whatever is remembered from one chunk to the next is a copy: a chunk's queries are written over."""
+    """State between chunks is a copy: a chunk's queries are overwritten."""
     method, layer, n = METHODS.get(name)(sparsity=sparsity), Layer(1, 3), 181
     assert isinstance(method, EvictMethod)
     q, k, _ = structured(n, HEADS, KV_HEADS, SIZE, seed=1)
@@ -394,7 +394,7 @@ def test_the_budget_of_chunks_is_that_of_the_length_they_are_told(name: str) -> 
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_method_says_how_many_queries_it_looks_at(name: str) -> None:
+def test_method_declares_observed_queries(name: str) -> None:
     for sparsity in (None, 0.5):
         method = METHODS.get(name)(sparsity=sparsity)
         if isinstance(method, PrefillMethod):
@@ -405,7 +405,7 @@ def test_method_says_how_many_queries_it_looks_at(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_method_says_why_keys_cannot_be_shared(name: str) -> None:
+def test_method_explains_why_keys_cannot_be_shared(name: str) -> None:
     """It ends in the middle of a sentence. What decodes changes no key of a prompt."""
     for sparsity in (None, 0.5):
         method = METHODS.get(name)(sparsity=sparsity)
@@ -429,7 +429,7 @@ def test_method_composes_with_one_of_another_phase_and_with_none_of_its_own(name
         Attention.parse(f"{name}+{same if name in PREFILL else AFTER[0]}")
 
 
-def test_classes_are_imported_from_the_room_by_their_names() -> None:
+def test_classes_can_be_imported_from_the_package() -> None:
     assert {"Attention", "sparse_attention", "sparse_prefill", "VerticalSlash", "Quest"} <= set(room.__all__)
     assert set(room.__all__) <= set(dir(room))
     assert all(getattr(room, name).__name__ == name for name in room.__all__)

@@ -173,7 +173,7 @@ def test_oracle_reads_the_answer_from_the_prompt_alone(name: str, template: str,
     for index in range(4):
         sample = sample_of(name, tokenizer, index=index, **options)
         assert sample.question_position == position
-        # A task without the sample's parameters: whatever the oracle knows, it has from the prompt, or from the corpus.
+        # A task without the sample's parameters: the oracle only knows the prompt, and the corpus.
         corpora = [corpus.sha256 for corpus in needed_by(name).values()]
         task = TASKS.get(name).from_settings(dict(zip(["corpus"], corpora, strict=False)))
         assert task.oracle(sample.prompt) == sample.answer
@@ -181,7 +181,7 @@ def test_oracle_reads_the_answer_from_the_prompt_alone(name: str, template: str,
 
 
 @pytest.mark.parametrize("name", TASK_NAMES)
-def test_evidence_holds_what_it_claims(name: str, qwen: PromptTokenizer) -> None:
+def test_evidence_contains_its_label(name: str, qwen: PromptTokenizer) -> None:
     for index in range(4):
         sample = sample_of(name, qwen, index=index)
         start = sample.prompt.rindex(sample.context)
@@ -221,7 +221,7 @@ def test_every_parameter_works_at_its_smallest_value(name: str, qwen: PromptToke
 
 
 @pytest.mark.parametrize("name", TASK_NAMES)
-def test_task_says_what_it_is(name: str) -> None:
+def test_task_describes_itself(name: str) -> None:
     task = TASKS.get(name)
     assert task.name == name
     assert {task.dispersion, task.scope} <= {"low", "high"}

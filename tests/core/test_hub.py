@@ -1,4 +1,4 @@
-"""Names on the Hub are told from paths, and whatever goes wrong in fetching is one line."""
+"""Names on the Hub are distinguished from paths, and any failure to fetch is one line."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_an_engine_and_its_worker_end_with_a_parent_that_was_killed(importing: b
     wait_for(lambda: not lives(watcher), seconds=30)
     # Half a second between two looks; a machine with other work may take its time.
     assert time.monotonic() - killed < 5
-    # It was started before, by somebody else for all that is known.
+    # As if it had been started by another program.
     other = int((tmp_path / "other").read_text())
     assert lives(other)
     os.kill(other, signal.SIGKILL)

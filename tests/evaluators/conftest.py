@@ -1,4 +1,4 @@
-"""A small data set, the right answers to it, and an engine that does as it is told."""
+"""A small data set, the right answers to it, and an engine with given answers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def llama(tokenizer_folders: dict[str, Path], tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="session")
 def data(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two tasks at two lengths, 4 samples each, two of them a file; nobody may change it."""
+    """Two tasks at two lengths, 4 samples each, two of them a file; read-only."""
     folder = tmp_path_factory.mktemp("evaluators") / "data"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sparse_tasks.generators.dataset._SHARD_TOKENS", 3000)

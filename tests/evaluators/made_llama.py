@@ -11,7 +11,7 @@ __all__ = ["made_llama"]
 
 
 def made_llama(folder: Path, tokenizer: Path, *, hidden_size: int, intermediate_size: int, positions: int) -> Path:
-    """A Llama of two small layers with random weights, two heads and one KV head, and a tokenizer beside it."""
+    """A Llama of two small layers with random weights, two heads and one KV head, and a tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

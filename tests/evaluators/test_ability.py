@@ -57,10 +57,10 @@ def test_a_task_that_a_model_cannot_do_is_in_no_average_and_no_correction(sweep:
     assert [row.unable for row in compare_runs(*reversed(sweep)).rows] == [False, True]
 
 
-def test_two_sparse_runs_are_judged_by_the_dense_run_of_their_sweep(sweep: tuple[Path, Path], tmp_path: Path) -> None:
+def test_ability_of_two_sparse_runs_comes_from_their_sweeps_dense_run(sweep: tuple[Path, Path], tmp_path: Path) -> None:
     other = made_run(tmp_path / "other", {EASY: ZEROS, HARD: ZEROS}, attention="snapkv", sparsity=0.9)
     assert [row.unable for row in compare_runs(other, sweep[1]).rows] == [False, True]
-    # Nobody knows what dense attention would have scored: zeros of sparse attention may be its fault.
+    # Dense scores are unknown: zeros may be due to sparse attention.
     alone = made_run(tmp_path / "alone", {EASY: ZEROS, HARD: ZEROS}, attention="tova", sparsity=0.9)
     assert not any(row.unable for row in compare_runs(other, alone).rows)
 
@@ -100,7 +100,7 @@ def test_a_sweep_shows_the_mean_of_what_the_model_can_do(
     assert "unable: story_multihop (4k)" in told
 
 
-def test_a_comparison_of_zeros_is_none(tmp_path: Path) -> None:
+def test_zeros_are_not_compared(tmp_path: Path) -> None:
     dense = made_run(tmp_path / "dense", {EASY: ZEROS, HARD: [*ZEROS[1:], 1.0]})
     sparse = made_run(tmp_path / "sparse", {EASY: ZEROS, HARD: ZEROS}, attention="quest", sparsity=0.9)
     assert compare_runs(dense, sparse).averages == []

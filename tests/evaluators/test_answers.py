@@ -206,7 +206,7 @@ def test_numbers_are_kept_for_ordered_answers() -> None:
 
 
 @pytest.mark.parametrize("answer", ["", " ", "\n", "---", "[]", "```\n```", ",", "1.", "***"])
-def test_nothing_holds_no_entries_or_nothing_else(answer: str) -> None:
+def test_empty_answers_have_no_entries(answer: str) -> None:
     assert [item for item in items(answer) if item != "1."] == []
 
 
@@ -238,7 +238,7 @@ def test_nothing_holds_no_entries_or_nothing_else(answer: str) -> None:
         ("zero\u200bwidth", "zerowidth"),
     ],
 )
-def test_the_same_said_differently_is_the_same(written: str, same: str) -> None:
+def test_equivalent_answers_are_equal(written: str, same: str) -> None:
     assert normalise(written) == normalise(same) != ""
 
 

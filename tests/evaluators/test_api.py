@@ -27,7 +27,7 @@ def test_a_run_is_made_loaded_and_compared(tmp_path: Path, dataset: Dataset, row
         load_run(tmp_path / "nowhere")
 
 
-def test_defaults_are_those_of_the_command_line() -> None:
+def test_defaults_match_the_command_line() -> None:
     ours, theirs = (inspect.signature(function).parameters for function in (evaluate, command))
     for name in ours.keys() & theirs.keys():
         assert ours[name].default == theirs[name].default, name

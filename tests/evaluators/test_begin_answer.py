@@ -61,9 +61,7 @@ def test_the_engine_gets_the_beginning_and_its_tokens_count(
     assert {config.unparsed + config.fallback for config in result.configs} == {0.0}
 
 
-def test_it_is_recorded_and_left_out_where_it_is_not_so(
-    tmp_path: Path, dataset: Dataset, model: Path, inside: Any
-) -> None:
+def test_it_is_recorded_only_if_set(tmp_path: Path, dataset: Dataset, model: Path, inside: Any) -> None:
     for name, begin_answer in (("with", True), ("without", False)):
         answered(tmp_path / name, dataset, model, begin_answer)
         settings, result = written(tmp_path / name, "run.json"), written(tmp_path / name, "result.json")
@@ -73,7 +71,7 @@ def test_it_is_recorded_and_left_out_where_it_is_not_so(
         assert settings["prompt"]["as_generated"] is not begin_answer
 
 
-def test_the_limit_of_the_model_is_that_of_the_prompt_with_the_beginning(
+def test_the_models_limit_includes_the_beginning(
     tmp_path: Path, dataset: Dataset, model: Path, inside: Any, rows: list[dict[str, Any]], refused: Refused
 ) -> None:
     inside.limit = max(row["input_tokens"] for row in rows) + 10
@@ -82,7 +80,7 @@ def test_the_limit_of_the_model_is_that_of_the_prompt_with_the_beginning(
         answered(tmp_path / "with", dataset, model, True, max_new_tokens=10)
 
 
-def test_a_run_goes_on_only_as_it_began(
+def test_a_run_resumes_only_with_the_same_setting(
     tmp_path: Path, dataset: Dataset, model: Path, inside: Any, refused: Refused
 ) -> None:
     answered(tmp_path / "run", dataset, model, True)
@@ -90,7 +88,7 @@ def test_a_run_goes_on_only_as_it_began(
         answered(tmp_path / "run", dataset, model, None)
 
 
-def test_an_engine_that_renders_prompts_and_cannot_begin_answers_is_refused(
+def test_an_engine_that_cannot_begin_answers_is_refused(
     tmp_path: Path, dataset: Dataset, model: Path, inside: Any, refused: Refused
 ) -> None:
     inside.takes_ids = False
@@ -105,7 +103,7 @@ def test_an_engine_that_renders_prompts_and_cannot_begin_answers_is_refused(
 
 
 @pytest.mark.parametrize("template", ["auto", "none"])
-def test_a_data_set_may_begin_its_answers_and_a_run_do_otherwise(
+def test_a_run_may_override_a_data_set_that_begins_answers(
     tmp_path: Path, model: Path, inside: Any, template: str
 ) -> None:
     dataset = generated(tmp_path / "data", model, "--preset", "small", "--chat-template", template)
@@ -125,7 +123,7 @@ def test_a_data_set_may_begin_its_answers_and_a_run_do_otherwise(
     assert without.configs[0].unparsed == 1.0
 
 
-def test_a_completion_of_rulers_form_moves_into_the_models_turn(tmp_path: Path, model: Path, fake: Any) -> None:
+def test_a_ruler_completion_moves_into_the_models_turn(tmp_path: Path, model: Path, fake: Any) -> None:
     dataset = generated(tmp_path / "data", model, "--preset", "ruler")
     rows = list(dataset.rows(dataset.select()))
     fake.texts = {row["id"]: f" {row['answer']}." for row in rows}
@@ -159,7 +157,7 @@ def pair(tmp_path: Path, dataset: Dataset, model: Path, inside: Any) -> tuple[Pa
     return tmp_path / "without", tmp_path / "with"
 
 
-def test_runs_that_differ_in_it_alone_give_the_share_of_the_format(pair: tuple[Path, Path]) -> None:
+def test_runs_that_differ_only_in_it_give_the_share_of_the_format(pair: tuple[Path, Path]) -> None:
     comparison = compare_runs(*pair)
     assert comparison.format_share is True
     assert {row.difference for row in comparison.rows} == {1.0}
@@ -185,7 +183,7 @@ def test_other_pairs_of_such_runs_are_refused(
     assert compare_runs(pair[1], tmp_path / "long").format_share is not True  # both begin
 
 
-def test_analyses_keep_such_runs_apart(pair: tuple[Path, Path]) -> None:
+def test_analyses_separate_such_runs(pair: tuple[Path, Path]) -> None:
     runs = read_runs(list(pair))
     assert len(set(runs.prompts)) == len({read.pairing for read in runs.runs}) == 2
 

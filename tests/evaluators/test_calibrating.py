@@ -24,7 +24,7 @@ def options(llama: Path, data: Path) -> list[str]:
     return ["--model", str(llama), "--data", str(data), "-t", "ruler_vt", "-l", "1100", "-n", "1"]
 
 
-def test_a_calibration_is_measured_and_taken(options: list[str], tmp_path: Path) -> None:
+def test_a_calibration_is_measured_and_used(options: list[str], tmp_path: Path) -> None:
     file = tmp_path / "c.safetensors"
     told = run("attention", "calibrate", "triattention", *options, "-o", file, "--format", "json").json()
     assert (told["method"], told["version"], told["file"]) == ("triattention", 1, str(file))
@@ -72,14 +72,14 @@ def test_published_gates_become_a_calibration_of_the_model(
 
 
 @pytest.mark.parametrize("given", [[], ["--data", "d", "--from", "f.tsv"]])
-def test_a_calibration_is_of_prompts_or_of_a_file(given: list[str], llama: Path, tmp_path: Path) -> None:
+def test_a_calibration_comes_from_prompts_or_from_a_file(given: list[str], llama: Path, tmp_path: Path) -> None:
     file = tmp_path / "c.safetensors"
     finished = run("attention", "calibrate", "duo_attention", "--model", llama, *given, "-o", file)
     assert finished.code == 2
     assert finished.says("data", "--from instead")
 
 
-def test_files_of_methods_whose_authors_publish_none_are_refused(llama: Path, tmp_path: Path) -> None:
+def test_files_for_methods_without_a_published_format_are_refused(llama: Path, tmp_path: Path) -> None:
     given = ["attention", "calibrate", "kascade", "--model", llama, "--from", "f.tsv", "-o", tmp_path / "c.safetensors"]
     finished = run(*given)
     assert finished.code == 2
@@ -95,7 +95,7 @@ def test_files_of_methods_whose_authors_publish_none_are_refused(llama: Path, tm
         ("triatention", "c.safetensors", ["triattention"]),
     ],
 )
-def test_bad_input_is_told(method: str, file: str, words: list[str], options: list[str], tmp_path: Path) -> None:
+def test_bad_input_is_reported(method: str, file: str, words: list[str], options: list[str], tmp_path: Path) -> None:
     finished = run("attention", "calibrate", method, *options, "-o", tmp_path / file)
     assert finished.code == 2
     assert finished.says(*words)

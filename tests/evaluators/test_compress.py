@@ -31,7 +31,7 @@ Refused = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def after(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """A data set whose questions stand after their contexts."""
+    """A data set with questions after their contexts."""
     folder = tmp_path_factory.mktemp("after") / "data"
     asked = make_request(["900"], ["ruler_niah_single_2"], samples=2, tokenizer=str(model), question_position="after")
     generate_folder(asked, load_tokenizer(str(model)), folder)
@@ -76,7 +76,7 @@ def test_the_first_ids_are_those_of_the_context_whatever_is_asked(
         assert ends[0] == ends[1] == ends[2]
 
 
-def test_of_tokens_that_reach_over_the_end_the_edge_before_counts(qwen: PromptTokenizer) -> None:
+def test_a_token_across_the_end_is_excluded(qwen: PromptTokenizer) -> None:
     context, question = "The secret is kept by some", "one. Who keeps it?"  # " someone" is a token
     ids = qwen.ids(context + question)
     count = context_tokens(qwen, context + question, context, ids)
@@ -84,7 +84,7 @@ def test_of_tokens_that_reach_over_the_end_the_edge_before_counts(qwen: PromptTo
     assert qwen.backend.decode(ids[count:], skip_special_tokens=False).startswith(" someone. Who")
 
 
-def test_what_has_no_known_end_is_refused(qwen: PromptTokenizer, tmp_path: Path, refused: Refused) -> None:
+def test_unknown_context_ends_are_refused(qwen: PromptTokenizer, tmp_path: Path, refused: Refused) -> None:
     with refused(UsageError, "needs prompts that begin with their context"):
         context_tokens(qwen, "What? A text. What?", "A text.", qwen.ids("What? A text. What?"))
     template = tmp_path / "twice.jinja"
@@ -109,7 +109,7 @@ def test_the_engine_gets_it_and_it_is_recorded(tmp_path: Path, after: Dataset, m
             assert problems(content, f"{file}-1.0") == []
 
 
-def test_a_run_goes_on_only_as_it_began(
+def test_a_run_resumes_only_with_the_same_setting(
     tmp_path: Path, after: Dataset, model: Path, able: Any, refused: Refused
 ) -> None:
     answered(tmp_path / "run", after, model, "context")
@@ -117,7 +117,7 @@ def test_a_run_goes_on_only_as_it_began(
         answered(tmp_path / "run", after, model, "prompt")
 
 
-def test_what_cannot_be_is_refused(
+def test_impossible_settings_are_refused(
     tmp_path: Path, dataset: Dataset, after: Dataset, model: Path, able: Any, refused: Refused
 ) -> None:
     with refused(UsageError, "compress: 'context' is too late", "generate --question-position after"):
@@ -145,7 +145,7 @@ def test_servers_refuse_it(tmp_path: Path, after: Dataset, model: Path, refused:
 # --- several runs -------------------------------------------------------------------------------------------
 
 
-def test_runs_that_differ_in_it_are_kept_apart_and_compared(
+def test_runs_that_differ_in_it_are_separated_and_compared(
     tmp_path: Path, after: Dataset, model: Path, able: Any, refused: Refused
 ) -> None:
     answered(tmp_path / "dense", after, model, "prompt", "dense")
@@ -200,7 +200,7 @@ def asked_after(llama: Path, tmp_path: Path) -> list[Any]:
 
 @pytest.mark.skipif(find_spec("torch") is None or find_spec("transformers") is None, reason="torch is not installed")
 @pytest.mark.filterwarnings("ignore")
-def test_a_loss_is_explained_of_compressed_contexts(asked_after: list[Any], tmp_path: Path) -> None:
+def test_a_loss_under_compressed_contexts_is_explained(asked_after: list[Any], tmp_path: Path) -> None:
     measured = {}
     for compress in ("prompt", "context"):
         options = ["--max-new-tokens", "3", "--compress", compress, "-o", tmp_path / compress]

@@ -152,7 +152,7 @@ def test_a_llama_is_read() -> None:
     assert read_shape(LLAMA) == LLAMA_8B
 
 
-def test_what_a_config_leaves_out_is_as_in_transformers() -> None:
+def test_missing_fields_default_as_in_transformers() -> None:
     assert shape_of(LLAMA, num_key_value_heads=...).kv_heads == 32
     assert shape_of(LLAMA, tie_word_embeddings=...).tied_embeddings is False
     assert shape_of(LLAMA, head_dim=None).head_size == 128
@@ -161,14 +161,14 @@ def test_what_a_config_leaves_out_is_as_in_transformers() -> None:
     assert shape_of(LLAMA, model_type="mistral", num_key_value_heads=...).kv_heads == 8
 
 
-def test_the_published_gemma_3_says_little_and_is_read_whole() -> None:
+def test_the_sparse_config_of_gemma_3_is_read() -> None:
     shape = shape_of(GEMMA3_4B)
     assert (shape.query_heads, shape.kv_heads, shape.head_size, shape.vocabulary) == (8, 4, 256, 262208)
     assert shape.tied_embeddings is True
     assert (shape.window, shape.windowed_layers) == (1024, 29)
 
 
-def test_whether_embeddings_are_tied_may_stand_outside_the_text_config() -> None:
+def test_tied_embeddings_may_be_set_outside_the_text_config() -> None:
     text = {name: value for name, value in LLAMA.items() if name != "tie_word_embeddings"}
     assert shape_of({"model_type": "llava", "text_config": text}).tied_embeddings is False
     assert shape_of({"model_type": "llava", "text_config": text, "tie_word_embeddings": True}).tied_embeddings is True
@@ -261,7 +261,7 @@ def test_layers_with_experts_are_counted_as_one_would_by_hand(
         {"num_experts": 4, "num_experts_per_tok": 1, "moe_layer_freq": 2},
     ],
 )
-def test_what_is_no_known_shape_is_none(changes: dict[str, Any]) -> None:
+def test_unknown_shapes_are_none(changes: dict[str, Any]) -> None:
     assert read_shape({name: value for name, value in {**LLAMA, **changes}.items() if value is not ...}) is None
 
 
@@ -278,9 +278,7 @@ FIELDS = sorted(
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(base=st.sampled_from([LLAMA, QWEN3_MOE, MIXTRAL]), changes=st.dictionaries(st.sampled_from(FIELDS), JSON))
-def test_whatever_a_config_holds_nothing_is_raised_and_costs_are_numbers(
-    base: dict[str, Any], changes: dict[str, Any]
-) -> None:
+def test_any_config_gives_numbers_or_none(base: dict[str, Any], changes: dict[str, Any]) -> None:
     shape = read_shape({**base, **changes})
     if shape is not None:
         sizes = structs.asdict(shape)
@@ -296,7 +294,7 @@ def test_whatever_a_config_holds_nothing_is_raised_and_costs_are_numbers(
     ("config", "total"),
     [(LLAMA, 8.03e9), (MIXTRAL, 46.7e9), (QWEN3_MOE, 30.5e9), (GEMMA3_4B, 3.88e9)],
 )
-def test_parameters_are_those_that_the_models_are_named_for(config: dict[str, Any], total: float) -> None:
+def test_parameters_match_the_models_names(config: dict[str, Any], total: float) -> None:
     assert parameters(shape_of(config)) == pytest.approx(total, rel=0.005)
 
 
@@ -429,7 +427,7 @@ def test_a_batch_reads_more_experts_but_never_more_than_there_are() -> None:
     ("length", "density", "batch"),
     [(0, 1.0, 1), (-1, 1.0, 1), (math.nan, 1.0, 1), (math.inf, 1.0, 1), (1, 1.1, 1), (1, -0.1, 1), (1, 1.0, 0)],
 )
-def test_what_is_out_of_range_is_refused(length: float, density: float, batch: int) -> None:
+def test_out_of_range_arguments_are_refused(length: float, density: float, batch: int) -> None:
     for cost in (prefill_flops, decode_reads):
         with pytest.raises(ValueError, match="must be"):
             cost(LLAMA_8B, length, density, batch)
@@ -451,7 +449,7 @@ def reads(attention: str, length: float = 65_536, sparsity: float | None = 0.9, 
     return cost
 
 
-def test_vertical_slash_costs_what_is_printed_with_the_size_of_a_head() -> None:
+def test_vertical_slash_costs_match_the_paper() -> None:
     length, q, lines = 65_536, 256, 1000
     printed = 32 * 32 * (2 * 128 * length * q + 5 * length * q + 2 * length * 16 + length / 64 * 2 * lines)
     assert flops("vertical_slash", sparsity=None, window=256, verticals="1000", slashes=1000) == pytest.approx(printed)
@@ -470,11 +468,11 @@ def test_known_costs_by_hand() -> None:
 
 
 @pytest.mark.parametrize("attention", ["dense", "streaming_llm", "tri_shape"])
-def test_fixed_patterns_look_for_nothing(attention: str) -> None:
+def test_fixed_patterns_have_no_index_cost(attention: str) -> None:
     assert flops(attention) == reads(attention) == 0
 
 
-def test_each_phase_pays_its_own_and_compositions_add_up() -> None:
+def test_phases_are_separate_and_compositions_add_up() -> None:
     assert reads("vertical_slash") == flops("quest") == 0
     assert reads("snapkv") == 0
     both = {"vertical_slash.window": 128, "quest.page": 32}
@@ -483,7 +481,7 @@ def test_each_phase_pays_its_own_and_compositions_add_up() -> None:
     assert flops("vertical_slash+snapkv") == flops("vertical_slash") + flops("snapkv")
 
 
-def test_at_sparsity_0_nothing_is_looked_for() -> None:
+def test_sparsity_0_has_no_index_cost() -> None:
     assert flops("vertical_slash", sparsity=0.0) == reads("quest", sparsity=0.0) == 0
     mixed = {"vertical_slash.sparsity": "0", "quest.sparsity": 0.5}
     assert flops("vertical_slash+quest", sparsity=None, **mixed) == 0
@@ -491,7 +489,7 @@ def test_at_sparsity_0_nothing_is_looked_for() -> None:
 
 
 @pytest.mark.parametrize("attention", ["theirs", "quest+theirs", "", "+", "unknown"])
-def test_of_a_method_of_others_nothing_is_known(attention: str) -> None:
+def test_costs_of_third_party_methods_are_unknown(attention: str) -> None:
     assert index_flops(attention_of(attention, None, {}), LLAMA_8B, 1000) is None
     assert index_reads(attention_of(attention, None, {}), LLAMA_8B, 1000) is None
 
@@ -513,11 +511,11 @@ def test_indexing_costs_grow_with_the_length(attention: str, lengths: list[int],
 
 
 @pytest.mark.parametrize("page", [0, -1, True, "many", "nan", [16], 10**400, "9" * 500])
-def test_of_an_argument_that_is_no_number_nothing_is_known(page: Any) -> None:
+def test_costs_with_invalid_arguments_are_unknown(page: Any) -> None:
     assert index_reads(attention_of("quest", None, {"page": page}), LLAMA_8B, 1000) is None
 
 
-def test_what_looks_closer_costs_more() -> None:
+def test_finer_selection_costs_more() -> None:
     assert flops("vertical_slash", window=512) > flops("vertical_slash", window=64)
     assert flops("vertical_slash", sparsity=0.5) > flops("vertical_slash", sparsity=0.9)
     assert flops("block_sparse", block=16) > flops("block_sparse", block=128)

@@ -35,7 +35,7 @@ def made(kind: str, size: str) -> tuple[Any, Any]:
         config = kinds[kind](**({} if size == "default" else settings(kinds[kind])))
         with torch.device("meta"):
             return config, auto.from_config(config)
-    except Exception as error:  # whatever the model's code says
+    except Exception as error:  # the model's code can raise anything
         pytest.skip(f"not made of a {size} config: {type(error).__name__}: {error}")
 
 
@@ -44,7 +44,7 @@ def made(kind: str, size: str) -> tuple[Any, Any]:
     "kind",
     [kind if kind in NAMED_ALIKE + KNOWN else pytest.param(kind, marks=pytest.mark.nightly) for kind in KINDS + TEXT],
 )
-def test_a_shape_is_that_of_the_module_or_there_is_none(kind: str, size: str) -> None:
+def test_a_shape_matches_the_module_or_is_none(kind: str, size: str) -> None:
     config, module = made(kind, size)
     for diff in (False, True):  # with and without what is as in the class
         said = json.loads(config.to_json_string(use_diff=diff)) | {"model_type": kind}
@@ -67,13 +67,13 @@ def test_a_shape_is_that_of_the_module_or_there_is_none(kind: str, size: str) ->
 
 
 @pytest.mark.parametrize("kind", ["ernie4_5_moe", "jetmoe", "mpt"])
-def test_of_types_that_are_not_known_the_module_decides(kind: str) -> None:
+def test_unknown_types_are_decided_by_the_module(kind: str) -> None:
     """Experts under other names, experts in attention, and sizes under other names."""
     config, _ = made(kind, "default")
     assert count_shape(config.to_dict()) is None
 
 
-def test_a_type_that_is_not_known_is_read_where_the_module_has_as_many_parameters() -> None:
+def test_an_unknown_type_is_read_if_parameter_counts_match() -> None:
     said = made("cohere2_moe", "default")[0].to_dict()
     assert read_shape(said) is None
     assert count_shape(said) is not None

@@ -49,7 +49,7 @@ def test_a_folder_is_opened(data: Path) -> None:
     assert to_builtins(dataset.manifest) == json.loads((data / MANIFEST).read_bytes())
 
 
-def test_the_hash_is_that_of_the_samples_wherever_they_lie(dataset: Dataset, copy: Path) -> None:
+def test_the_hash_covers_the_samples_in_any_folder(dataset: Dataset, copy: Path) -> None:
     changed(copy, lambda manifest: manifest.update(card_sha256="0" * 64))
     changed(copy, lambda manifest: manifest.update(files=dict(reversed(manifest["files"].items()))))
     assert open_dataset(str(copy)).sha256 == dataset.sha256
@@ -76,7 +76,7 @@ def test_other_parquet_of_the_same_samples_is_the_same_data_set(dataset: Dataset
     assert list(other.rows(other.select())) == list(dataset.rows(dataset.select()))
 
 
-def test_an_older_folder_keeps_its_hash_and_a_newer_one_answers_to_it(dataset: Dataset, copy: Path) -> None:
+def test_an_older_folder_keeps_its_hash_which_identifies_a_newer_one(dataset: Dataset, copy: Path) -> None:
     changed(copy, lambda manifest: [entry.pop("samples_sha256") for entry in manifest["files"].values()])
     older = open_dataset(str(copy))
     files = {name: entry.sha256 for name, entry in dataset.manifest.files.items()}
@@ -89,7 +89,7 @@ def test_an_older_folder_keeps_its_hash_and_a_newer_one_answers_to_it(dataset: D
 
 
 @pytest.mark.parametrize("name", ["nowhere", "no where/at all", "/no/such/folder", "a" * 300, "~nobody-has-this/data"])
-def test_what_is_no_folder_is_refused(name: str, refused: Refused) -> None:
+def test_a_missing_folder_is_refused(name: str, refused: Refused) -> None:
     with refused(UsageError, "data: ", repr(name), "is not a ", "ORG/NAME"):
         open_dataset(name)
 
@@ -141,7 +141,7 @@ def test_a_sample_in_the_wrong_file_is_refused(copy: Path, refused: Refused) -> 
         list(dataset.rows(dataset.select(), ["id", "task", "length"]))
 
 
-def test_a_data_set_of_the_hub_is_that_of_its_commit(
+def test_a_data_set_of_the_hub_has_a_commit(
     data: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = in_hub_cache(tmp_path, data, monkeypatch)
@@ -151,7 +151,7 @@ def test_a_data_set_of_the_hub_is_that_of_its_commit(
         assert len(list(found.rows(found.select()))) == 16
 
 
-def test_a_folder_goes_before_the_hub(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_precedes_the_hub(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(data, tmp_path / "no-such/data")
     assert open_dataset("no-such/data").revision is None
@@ -186,7 +186,7 @@ def test_a_selection_is_in_the_data_sets_order(
         ({"limit": -3}, ["limit: -3", "at least 1"]),
     ],
 )
-def test_a_selection_of_what_is_not_there_is_refused(
+def test_an_impossible_selection_is_refused(
     dataset: Dataset, choice: dict[str, Any], words: list[str], refused: Refused
 ) -> None:
     with refused(UsageError, *words):
@@ -208,7 +208,7 @@ def test_a_limit_holds_across_files(dataset: Dataset, limit: int) -> None:
     assert picked(dataset, dataset.select(["ruler_vt"], [1500], limit)) == expected
 
 
-def test_columns_are_those_asked_for(dataset: Dataset, rows: list[dict[str, Any]]) -> None:
+def test_only_requested_columns_are_read(dataset: Dataset, rows: list[dict[str, Any]]) -> None:
     some = list(dataset.rows(dataset.select(), ["prompt", "id"]))
     assert [set(row) for row in some] == [{"id", "prompt"}] * 16
     assert [row["prompt"] for row in some] == [row["prompt"] for row in rows]

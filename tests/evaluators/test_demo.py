@@ -62,15 +62,15 @@ def test_without_hub_and_package_both_ways_are_named(refused: Refused, tmp_path:
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_cached_checkpoint_of_the_hub_is_taken(tmp_path: Path) -> None:
+def test_a_cached_checkpoint_is_used(tmp_path: Path) -> None:
     folder = snapshot(tmp_path, *WHOLE)
     assert demo_model() == folder
     assert find_model("demo").source == str(folder)
 
 
 @pytest.mark.parametrize("missing", WHOLE)
-def test_half_a_checkpoint_in_the_cache_is_not_taken(missing: str, tmp_path: Path, refused: Refused) -> None:
-    # Whoever once loaded the tokenizer alone has such a folder.
+def test_a_partial_checkpoint_in_the_cache_is_not_used(missing: str, tmp_path: Path, refused: Refused) -> None:
+    # Such a folder exists after loading only the tokenizer.
     snapshot(tmp_path, *(name for name in WHOLE if name != missing))
     with refused(UsageError, "model: 'demo'", "is not available"):
         find_model("demo")
@@ -96,7 +96,9 @@ def test_the_weights_of_a_package_are_found_without_importing_it(package: Path) 
     assert package.name not in sys.modules
 
 
-def test_what_a_conversion_needs_is_named(package: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+def test_missing_requirements_of_a_conversion_are_named(
+    package: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
     (package / "a.gguf").write_bytes(b"GGUF")
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with refused(UsageError, "model: 'demo'", "needs accelerate", "pip install 'sparse-tasks[demo]'"):

@@ -54,7 +54,7 @@ def scores(mean: float) -> list[float]:
         ((0.1, 0.0), "undecided"),
     ],
 )
-def test_a_verdict_follows_from_what_samples_leave_open(means: tuple[float, ...], said: str) -> None:
+def test_a_verdict_accounts_for_sampling_error(means: tuple[float, ...], said: str) -> None:
     assert dose.verdict([scores(mean) for mean in means]) == said
 
 
@@ -105,12 +105,12 @@ def test_levels_are_values_of_a_parameter(of: Any) -> None:
         TASKS.get(of.task).from_settings({**of.fixed, of.parameter: level})
 
 
-def test_every_task_that_needs_no_texts_has_one() -> None:
+def test_every_task_without_a_corpus_has_one() -> None:
     own = [task.name for task in TASKS if "corpus" not in task.texts and task.__module__.startswith("sparse_tasks.")]
     assert sorted(of.task for of in dose.DOSES) == sorted(own)
 
 
-def test_levels_are_read_from_what_runs_say_of_their_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_levels_are_read_from_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the command's own data sets; levels of a fraction and of a whole number are both found again."""
     from typer.testing import CliRunner
 

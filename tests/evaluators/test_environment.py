@@ -22,7 +22,7 @@ from sparse_tasks.evaluators.runs import checked
 NVIDIA = "NVIDIA H100 80GB HBM3, 81559 MiB, 550.54.15"
 
 
-def test_it_is_what_the_schema_says() -> None:
+def test_it_matches_the_schema() -> None:
     found = environment()
     assert checked(found, "environment") == found
     assert (found.sparse_tasks, found.python) == (__version__, platform.python_version())
@@ -31,7 +31,7 @@ def test_it_is_what_the_schema_says() -> None:
     assert found == environment()
 
 
-def test_it_names_neither_machine_nor_person(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_identifies_neither_machine_nor_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "brainbox-17")
     monkeypatch.setattr(platform, "node", lambda: "brainbox-17")
     for name in ("USER", "LOGNAME", "HOME", "HOSTNAME"):
@@ -42,13 +42,13 @@ def test_it_names_neither_machine_nor_person(monkeypatch: pytest.MonkeyPatch) ->
     assert f'"{getpass.getuser()}"' not in text
 
 
-def test_packages_that_are_not_there_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_omitted(monkeypatch: pytest.MonkeyPatch) -> None:
     for engine in ENGINES:
         monkeypatch.setattr(engine, "packages", ("no-such-package-at-all",))
     assert list(environment().packages) == ["tokenizers"]
 
 
-def test_devices_are_those_that_the_driver_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_devices_come_from_the_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\necho '{NVIDIA}'\necho\necho '{NVIDIA}'\n")
     program.chmod(0o755)
@@ -69,7 +69,7 @@ def test_a_driver_that_does_not_answer_means_no_device(error: Exception, monkeyp
     assert environment().hardware.gpus == []
 
 
-def test_a_system_that_tells_nothing_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_information_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(*arguments: object, **options: object) -> str:
         raise FileNotFoundError
 

@@ -94,7 +94,7 @@ def test_a_table_for_each_task_and_the_runs_are_kept(
 
 
 @pytest.mark.nightly
-def test_a_model_that_cannot_do_the_tasks_is_said_to_be_unable(options: list[str]) -> None:
+def test_a_model_that_cannot_do_the_tasks_is_reported(options: list[str]) -> None:
     finished = run("explain", *options)
     assert finished.code == 0, finished.err
     assert "nothing can be concluded" in " ".join(finished.out.split())
@@ -110,7 +110,7 @@ def test_a_model_that_cannot_do_the_tasks_is_said_to_be_unable(options: list[str
         (["-s", "much"], ["sparsity", "much", "0.9"]),
     ],
 )
-def test_bad_input_is_told(more: list[str], words: list[str], options: list[str]) -> None:
+def test_bad_input_is_reported(more: list[str], words: list[str], options: list[str]) -> None:
     finished = run("explain", *options, *more)
     assert finished.code == 2
     assert finished.says(*words)

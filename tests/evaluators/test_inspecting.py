@@ -52,7 +52,7 @@ def test_json_has_every_layer_and_head(options: list[str]) -> None:
         (["-a", "quest", "-s", ".5", "--engine-arg", "impl=fast"], ["engine-arg", "impl=fast", "auto, triton, torch"]),
     ],
 )
-def test_bad_input_is_told(more: list[str], words: list[str], options: list[str]) -> None:
+def test_bad_input_is_reported(more: list[str], words: list[str], options: list[str]) -> None:
     finished = run("attention", "inspect", *options, *more)
     assert finished.code == 2
     assert finished.says(*words)

@@ -49,7 +49,7 @@ def test_a_larger_tolerance_never_has_a_larger_p_value(losses: list[list[float]]
 
 @settings(deadline=None)
 @given(tasks, tolerances, st.randoms(use_true_random=False))
-def test_a_p_value_knows_no_order_of_samples_or_tasks(losses: list[list[float]], tolerance: float, random: Any) -> None:
+def test_a_p_value_does_not_depend_on_the_order(losses: list[list[float]], tolerance: float, random: Any) -> None:
     mixed = [random.sample(task, len(task)) for task in random.sample(losses, len(losses))]
     assert hoeffding_bentkus_p_value(mixed, tolerance) == hoeffding_bentkus_p_value(losses, tolerance)
 
@@ -66,7 +66,7 @@ def test_the_p_value_of_whole_losses_is_what_the_formula_says(n: int, tolerance:
     assert hoeffding_bentkus_p_value(counted(k, n), tolerance) == pytest.approx(expected, rel=1e-7, abs=1e-300)
 
 
-def test_seven_losses_are_seven_however_they_are_summed() -> None:
+def test_sums_are_robust_to_rounding() -> None:
     assert 100 * 0.07 > 7  # what a mean makes of it
     for seven in (counted(7, 50), [[0.7] * 10 + [0.0] * 40], [[1 - 0.9] * 50 + [1.0] * 2], [[0.14] * 50]):
         lost = math.fsum(seven[0])
@@ -77,7 +77,7 @@ def test_seven_losses_are_seven_however_they_are_summed() -> None:
         )
 
 
-def test_samples_that_other_tasks_lack_do_not_make_a_mean_surer() -> None:
+def test_samples_of_one_task_do_not_tighten_a_mean_over_tasks() -> None:
     small, large = [0.0] * 30, [0.0] * 300
     unequal = hoeffding_bentkus_p_value([small, large], 0.05)
     assert unequal == pytest.approx(hoeffding_bentkus_p_value([small, small], 0.05))
@@ -123,7 +123,7 @@ def test_p_values_hold_for_samples_that_are_not_alike(chances: list[float], all_
         hoeffding_bentkus_p_value(counted(k, n), tolerance, all_or_nothing=all_or_nothing) for k in range(n + 1)
     ]
     outcomes = zip(p_values, distribution.tolist(), strict=True)
-    # Equal p-values stand for one event; sorted by count they come in the right order.
+    # Equal p-values are one event; sorting by count gives the right order.
     assert_valid(list(outcomes))
 
 
@@ -164,7 +164,7 @@ def test_p_values_hold_for_graded_losses(weights: list[list[float]]) -> None:
 
 @settings(deadline=None)
 @given(st.floats(0.005, 0.9), st.floats(0.001, 0.5))
-def test_as_many_samples_as_are_needed_can_certify_and_no_fewer(tolerance: float, error: float) -> None:
+def test_the_needed_number_of_samples_is_minimal(tolerance: float, error: float) -> None:
     n = samples_needed(tolerance, error)
     assert hoeffding_bentkus_p_value([[0.0] * n], tolerance) <= error
     assert n == 1 or hoeffding_bentkus_p_value([[0.0] * (n - 1)], tolerance) > error
@@ -213,7 +213,7 @@ def test_sequences_are_the_graphical_procedure(p_values: list[list[float]], erro
     assert error / len(p_values) <= level <= error
 
 
-def test_a_sequence_that_is_through_hands_its_share_on() -> None:
+def test_a_finished_sequence_passes_its_share_on() -> None:
     assert fixed_sequence([[0.04, 0.2], [0.9]], 0.05) == ([0, 0], 0.025)
     assert fixed_sequence([[0.04, 0.2], [0.02]], 0.05) == ([1, 1], 0.05)
 
@@ -234,7 +234,7 @@ def test_invalid_p_values_and_error_rates_are_refused(p: float, error: float) ->
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.floats(0.01, 0.99), st.booleans(), st.data())
-def test_p_values_are_mapies_but_for_its_rounding(n: int, tolerance: float, binary: bool, data: Any) -> None:
+def test_p_values_match_mapie_up_to_rounding(n: int, tolerance: float, binary: bool, data: Any) -> None:
     methods = pytest.importorskip("mapie.risk_control.methods")
     k = data.draw(st.integers(0, n))
     theirs = float(methods.compute_hoeffding_bentkus_p_value(np.array([k / n]), n, tolerance, binary)[0, 0])

@@ -1,4 +1,4 @@
-"""``check``: a method against its reference curve, or against chance, by an engine that does as it is told."""
+"""``check``: a method against its reference curve, or against chance, by an engine with given answers."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def reference(engine: Any, tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_as_it_was_passes(engine: Any, reference: Path) -> None:
+def test_an_unchanged_method_passes(engine: Any, reference: Path) -> None:
     finished = run("check", "quest", "--reference", reference)
     assert finished.code == 0, finished.err
     lines = [line.split() for line in finished.out.splitlines()]
@@ -103,7 +103,7 @@ def test_what_is_as_it_was_passes(engine: Any, reference: Path) -> None:
     assert engine.starts[0] == "dense"
 
 
-def test_a_score_that_falls_out_fails(engine: Any, reference: Path) -> None:
+def test_a_score_outside_its_interval_fails(engine: Any, reference: Path) -> None:
     engine.skill = {"quest-0.7": 0.25}
     finished = run("check", "quest", "--reference", reference, "--format", "json")
     assert finished.code == 1
@@ -118,7 +118,7 @@ def test_a_score_that_falls_out_fails(engine: Any, reference: Path) -> None:
     assert "FAILED in" in told.out
 
 
-def test_a_sample_more_or_less_is_no_failure(engine: Any, reference: Path) -> None:
+def test_a_difference_of_one_sample_passes(engine: Any, reference: Path) -> None:
     engine.skill = {"quest-0.5": 0.8, "quest-0.9": 0.6}
     assert run("check", "quest", "--reference", reference).code == 0
 
@@ -186,7 +186,7 @@ def test_a_mutated_cell_is_refused(reference: Path) -> None:
     assert "other samples" in finished.err
 
 
-def test_without_a_curve_chance_is_to_be_beaten(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_curve_the_control_must_be_beaten(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Mine(Quest):  # another package's
         name = "mine"
 
@@ -221,7 +221,7 @@ def test_without_a_curve_a_missed_target_fails(engine: Any) -> None:
     assert {row["verdict"] for row in finished.json()["rows"] if row["sparsity"] and row["task"]} == {"sparsity"}
 
 
-def test_a_probe_that_is_not_able_says_nothing_of_the_method(engine: Any, reference: Path) -> None:
+def test_a_failing_probe_gives_no_verdict(engine: Any, reference: Path) -> None:
     engine.skill = {"dense": 0.2}
     finished = run("check", "quest", "--reference", reference)
     assert finished.code == 1
@@ -229,7 +229,7 @@ def test_a_probe_that_is_not_able_says_nothing_of_the_method(engine: Any, refere
     assert finished.out == ""
 
 
-def test_the_missing_probe_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_missing_probe_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparse_tasks.evaluators.probe.find_spec", lambda name: None)
     finished = run("check", "quest")
     assert finished.code == 2
@@ -252,14 +252,14 @@ def test_the_missing_probe_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.usefixtures("engine")
-def test_bad_input_is_told(arguments: list[str], words: list[str]) -> None:
+def test_bad_input_is_reported(arguments: list[str], words: list[str]) -> None:
     finished = run("check", *arguments)
     assert finished.code == 2
     assert finished.says(*words)
 
 
 @pytest.mark.parametrize("path", sorted(REFERENCES.glob("*.json")), ids=lambda path: path.stem)
-def test_stored_curves_are_whole(path: Path) -> None:
+def test_stored_curves_are_complete(path: Path) -> None:
     reference = stored(path.stem)
     assert reference is not None
     assert reference.method == path.stem == Attention.parse(path.stem).method
@@ -285,7 +285,7 @@ def test_stored_curves_are_whole(path: Path) -> None:
 @pytest.mark.skipif(
     not all(map(find_spec, ("torch", "transformers", "sparse_tasks_probe"))), reason="torch or the probe is missing"
 )
-def test_methods_are_as_they_were(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods_match_their_stored_curves(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real probe, on its shorter task."""
     monkeypatch.setattr(checking, "CELLS", CELLS[:1])
     finished = run("check", method, "--samples", "2", "--sparsity", "0.5")

@@ -30,11 +30,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return snapshot
 
 
-def test_a_folder_is_known_by_its_configuration(model: Path) -> None:
+def test_a_folder_is_identified_by_its_configuration(model: Path) -> None:
     assert find_model(str(model)) == Model(str(model), str(model), None, EMPTY, None)
 
 
-def test_a_folder_goes_before_the_hub(model: Path, hub: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_precedes_the_hub(model: Path, hub: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "acme").mkdir()
     (tmp_path / "acme/small").symlink_to(model)
     monkeypatch.chdir(tmp_path)
@@ -42,7 +42,7 @@ def test_a_folder_goes_before_the_hub(model: Path, hub: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", ["acme/small", "acme/small@main", f"acme/small@{COMMIT}"])
-def test_a_model_of_the_hub_is_known_by_its_commit(name: str, hub: Path) -> None:
+def test_a_model_of_the_hub_is_identified_by_its_commit(name: str, hub: Path) -> None:
     assert find_model(name) == Model(name, "acme/small", COMMIT, EMPTY, None)
 
 
@@ -52,7 +52,7 @@ def test_a_folder_without_a_configuration_is_refused(tmp_path: Path, refused: Re
 
 
 @pytest.mark.parametrize("name", ["nowhere", "./no/where", "/no/such/model", "a" * 300, "~nobody-has-this/model"])
-def test_what_is_no_folder_is_refused(name: str, refused: Refused) -> None:
+def test_a_missing_folder_is_refused(name: str, refused: Refused) -> None:
     with refused(UsageError, "model: ", repr(name), "name a folder", "ORG/NAME", "demo"):
         find_model(name)
 
@@ -73,7 +73,7 @@ def test_a_repository_without_a_configuration_is_refused(refused: Refused, monke
         find_model("acme/weights")
 
 
-def test_demo_is_a_name_and_no_folder(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_is_a_name_and_not_a_folder(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
     monkeypatch.setattr("sparse_tasks.evaluators.demo.demo_model", lambda: model)

@@ -56,7 +56,7 @@ class Noted:
         return lambda *values: self.told.append((name, *values))
 
 
-def test_a_run_holds_every_sample_and_what_it_was(
+def test_a_run_has_every_sample_and_its_settings(
     tmp_path: Path, make: Made, fake: Any, dataset: Dataset, model: Path, rows: list[dict[str, Any]]
 ) -> None:
     settings = make(tmp_path, command_line=["evaluate", "data"])
@@ -101,20 +101,20 @@ def test_the_engine_is_started_for_what_is_needed_and_stopped(
     assert {request.max_new_tokens for request in fake.asked} == {row["max_new_tokens"] for row in rows}
 
 
-def test_a_budget_of_the_users_goes_before_the_samples(tmp_path: Path, make: Made, fake: Any) -> None:
+def test_a_users_budget_overrides_the_samples(tmp_path: Path, make: Made, fake: Any) -> None:
     settings = make(tmp_path, max_new_tokens=11)
     assert {request.max_new_tokens for request in fake.asked} == {11}
     assert settings["sampling"]["max_new_tokens"] == 11
 
 
-def test_answers_in_any_order_end_in_the_data_sets(tmp_path: Path, make: Made, fake: Any) -> None:
+def test_answers_are_sorted_into_the_data_sets_order(tmp_path: Path, make: Made, fake: Any) -> None:
     make(tmp_path / "a", finish=True)
     fake.backwards = True
     make(tmp_path / "b", finish=True)
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
-def test_nothing_is_started_when_everything_is_there(tmp_path: Path, make: Made, fake: Any) -> None:
+def test_no_engine_is_started_for_a_complete_run(tmp_path: Path, make: Made, fake: Any) -> None:
     make(tmp_path)
     before = contents(tmp_path)
     fake.log.clear()
@@ -126,7 +126,7 @@ def test_nothing_is_started_when_everything_is_there(tmp_path: Path, make: Made,
 
 
 @pytest.mark.parametrize(("after", "backwards"), [(0, False), (1, True), (15, True)])
-def test_a_run_whose_engine_failed_goes_on_to_the_same_bytes(
+def test_a_run_whose_engine_failed_resumes_to_the_same_bytes(
     after: int, backwards: bool, tmp_path: Path, make: Made, fake: Any, refused: Refused
 ) -> None:
     make(tmp_path / "clean", finish=True)
@@ -172,7 +172,7 @@ def test_ctrl_c_stops_the_engine_and_keeps_the_answers(tmp_path: Path, make: Mad
 
 
 @pytest.mark.parametrize("after", [0, 15])
-def test_an_engine_that_ends_early_is_told_and_the_next_call_goes_on(
+def test_an_engine_that_ends_early_is_reported_and_the_next_call_resumes(
     after: int, tmp_path: Path, make: Made, fake: Any, rows: list[dict[str, Any]], refused: Refused
 ) -> None:
     fake.ends_after = after
@@ -184,7 +184,7 @@ def test_an_engine_that_ends_early_is_told_and_the_next_call_goes_on(
     assert [row["id"] for row in lines(tmp_path)] == [row["id"] for row in rows]
 
 
-def test_an_answer_to_nothing_is_refused(
+def test_an_answer_without_a_request_is_refused(
     tmp_path: Path, make: Made, fake: Any, rows: list[dict[str, Any]], refused: Refused
 ) -> None:
     fake.renames = {rows[2]["id"]: "ruler_niah-9"}
@@ -252,7 +252,7 @@ def test_a_doubled_beginning_stops_the_run_and_the_engine(
     assert not (tmp_path / "run/predictions.jsonl").exists()
 
 
-def test_an_engine_that_renders_itself_gets_words_and_is_not_counted(
+def test_an_engine_that_renders_itself_gets_text_and_is_not_counted(
     tmp_path: Path, make: Made, fake: Any, rows: list[dict[str, Any]]
 ) -> None:
     fake.takes_ids, fake.fields = False, {"finish_reason": "stop", "input_tokens": 3}
@@ -299,7 +299,7 @@ def test_a_prediction_of_another_sample_is_refused_and_kept(
     assert contents(tmp_path) == before
 
 
-def test_progress_hears_of_every_answer(tmp_path: Path, make: Made, rows: list[dict[str, Any]], fake: Any) -> None:
+def test_progress_is_called_for_every_answer(tmp_path: Path, make: Made, rows: list[dict[str, Any]], fake: Any) -> None:
     fake.fails_after = 4
     with pytest.raises(EngineError):
         make(tmp_path)
@@ -320,7 +320,7 @@ def test_progress_hears_of_every_answer(tmp_path: Path, make: Made, rows: list[d
         ("/", ".", "runs/run-run"),
     ],
 )
-def test_a_run_without_a_name_gets_one(named: str, on: str, expected: str, dataset: Dataset) -> None:
+def test_a_run_gets_a_default_name(named: str, on: str, expected: str, dataset: Dataset) -> None:
     data = Dataset(on, dataset.path, None, dataset.manifest, dataset.sha256)
     assert default_folder(RunRequest(data, data.select(), named)).as_posix() == expected
 
@@ -336,7 +336,7 @@ def test_a_data_set_whose_question_comes_after_is_not_query_aware(
         assert predict(RunRequest(data, data.select(limit=1), str(model), "fake"), run).query_aware is False
 
 
-def test_the_tokenizer_is_of_the_models_revision(
+def test_the_tokenizer_has_the_models_revision(
     tmp_path: Path, make: Made, fake: Any, model: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In the cache of the Hub's library, main has moved on, and has no tokenizer any more.

@@ -69,7 +69,7 @@ TAUGHT = [
 
 @pytest.mark.usefixtures("recipe")
 @pytest.mark.parametrize("task", TAUGHT)
-def test_what_is_taught_scores_one_for_each_question(task: str) -> None:
+def test_targets_score_one_for_each_question(task: str) -> None:
     from steps import questions, target
 
     for sample in generate("6k", task, 2, seed=6)[f"{task}_6k"]:
@@ -107,7 +107,7 @@ def test_lines_of_a_search_name_all_that_it_finds() -> None:
 
 
 @pytest.mark.usefixtures("recipe")
-def test_chats_are_encoded_with_what_was_said_before(llama: Path) -> None:
+def test_chats_are_encoded_with_earlier_messages(llama: Path) -> None:
     from data import Stage, encode
 
     tokenizer = load_tokenizer(str(llama))

@@ -42,7 +42,7 @@ def test_counts_hold_for_the_same_tokenizer_and_template(
     assert not made_for(dataset, own.with_template(ChatTemplate(ONCE)))
 
 
-def test_counts_are_the_data_sets_where_they_hold(
+def test_valid_counts_come_from_the_data_set(
     dataset: Dataset, own: PromptTokenizer, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(self: PromptTokenizer, prompt: str, beginning: str) -> int:
@@ -55,7 +55,7 @@ def test_counts_are_the_data_sets_where_they_hold(
         assert [(sample.id, tokens) for sample, tokens in found] == expected
 
 
-def test_counts_are_the_models_where_it_has_another_tokenizer(
+def test_another_tokenizer_counts_again(
     dataset: Dataset, own: PromptTokenizer, other: PromptTokenizer, rows: list[dict[str, Any]]
 ) -> None:
     for tokenizer in (other, own.with_template(None)):
@@ -66,9 +66,7 @@ def test_counts_are_the_models_where_it_has_another_tokenizer(
         assert len(counted) == len(rows)
 
 
-def test_ids_have_exactly_the_tokens_that_the_data_set_promises(
-    dataset: Dataset, own: PromptTokenizer, rows: list[dict[str, Any]]
-) -> None:
+def test_ids_match_the_data_sets_counts(dataset: Dataset, own: PromptTokenizer, rows: list[dict[str, Any]]) -> None:
     wanted = {row["id"]: 5 + row["index"] for row in rows if row["index"] != 1}
     found = list(requests(dataset, dataset.select(), own, wanted))
     asked = [row for row in rows if row["id"] in wanted]
@@ -126,7 +124,7 @@ def test_a_tokenizer_that_adds_what_the_template_wrote_does_not_double_it(tmp_pa
     assert [token == bos for token in beginning(llama(), None, tmp_path / "b", dataset)] == [True, False, False]
 
 
-def test_a_beginning_doubled_by_words_is_none_of_our_business(tmp_path: Path, dataset: Dataset) -> None:
+def test_a_doubled_token_in_the_text_is_accepted(tmp_path: Path, dataset: Dataset) -> None:
     first, second, _ = beginning(byte_level(), "!!!!{{ messages[0].content }}", tmp_path / "a", dataset)
     assert first == second
     added = Tokenizer.from_str(byte_level().to_str())
@@ -138,7 +136,7 @@ def test_a_beginning_doubled_by_words_is_none_of_our_business(tmp_path: Path, da
 NEEDS = [(8192, 8190, 100), (4096, 4090, 300), (4096, 4095, 200), (2048, 2040, 10)]
 
 
-def test_what_fits_is_told_by_its_largest() -> None:
+def test_fitting_prompts_give_the_largest_need() -> None:
     assert check_context(NEEDS, None) == 8290
     assert check_context(NEEDS, 8290) == 8290
     assert check_context(NEEDS[1:], 8290) == 4390

@@ -52,7 +52,7 @@ def edited(folder: Path, edit: Callable[[Any], object]) -> Path:
     return folder
 
 
-def test_a_difference_that_serving_makes_alone_is_called_so(runs: list[Path], tmp_path: Path) -> None:
+def test_a_difference_within_serving_variance_is_reported(runs: list[Path], tmp_path: Path) -> None:
     dense, sparse, *repeats = runs
     alike = compare_repeated(dense, sparse, repeats)
     assert all(row.serving and row.serving.within for row in alike.rows)
@@ -70,7 +70,7 @@ def test_a_difference_that_serving_makes_alone_is_called_so(runs: list[Path], tm
     assert problems(to_builtins(lost), "comparison-1.0") == []
 
 
-def test_without_repeats_nothing_is_said(runs: list[Path]) -> None:
+def test_without_repeats_there_is_no_serving_variance(runs: list[Path]) -> None:
     found = compare_repeated(*runs[:2])
     assert {row.serving for row in found.rows} == {UNSET}
     assert isinstance(found, Comparison)
@@ -109,7 +109,7 @@ def test_another_engine_or_batch_is_a_repeat(runs: list[Path]) -> None:
         (lambda settings: settings.update(query_aware=False), "query_aware"),
     ],
 )
-def test_what_differs_in_more_is_no_repeat(
+def test_a_run_that_differs_in_more_is_not_a_repeat(
     edit: Callable[[Any], object], what: str, runs: list[Path], refused: Refused
 ) -> None:
     edited(runs[2], edit)
@@ -117,7 +117,7 @@ def test_what_differs_in_more_is_no_repeat(
         compare_repeated(*runs[:2], runs[2:])
 
 
-def test_a_run_is_no_repeat_of_itself_and_a_part_is_none(runs: list[Path], tmp_path: Path, refused: Refused) -> None:
+def test_a_run_itself_or_a_part_of_it_is_not_a_repeat(runs: list[Path], tmp_path: Path, refused: Refused) -> None:
     with refused(UsageError, "repeat", "named twice"):
         compare_repeated(*runs[:2], [runs[0]])
     part = made_run(tmp_path / "part", {key: values[:50] for key, values in scores(9).items()})
@@ -125,7 +125,7 @@ def test_a_run_is_no_repeat_of_itself_and_a_part_is_none(runs: list[Path], tmp_p
         compare_repeated(*runs[:2], [part])
 
 
-def test_the_table_shows_it_beside_the_interval(runs: list[Path]) -> None:
+def test_the_table_shows_it_next_to_the_interval(runs: list[Path]) -> None:
     repeats = [word for folder in runs[2:] for word in ("--repeat", folder)]
     told = run("compare", *runs[:2], *repeats)
     assert told.code == 0, told.err

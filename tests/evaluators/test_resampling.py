@@ -26,7 +26,7 @@ quarters = st.integers(0, 4).map(lambda number: number / 4)
 
 @given(rows=st.lists(st.lists(st.integers(-4, 4).map(lambda x: x / 4), min_size=1, max_size=12), max_size=6))
 @settings(max_examples=40, deadline=None)
-def test_many_intervals_are_those_found_one_by_one(rows: list[list[float]]) -> None:
+def test_many_intervals_match_single_ones(rows: list[list[float]]) -> None:
     many = difference_intervals(rows, resamples=499)
     one_by_one = [difference_interval(row, resamples=499) for row in rows]
     assert [one.method for one in many] == [one.method for one in one_by_one]
@@ -34,7 +34,7 @@ def test_many_intervals_are_those_found_one_by_one(rows: list[list[float]]) -> N
         assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=1e-9)
 
 
-def test_more_rows_than_are_found_at_once_stay_in_their_order() -> None:
+def test_chunked_rows_keep_their_order() -> None:
     rng = np.random.default_rng(0)
     rows = [rng.choice([-0.5, 0.0, 0.25], n).tolist() for n in [20, 30] * 80]
     many = difference_intervals(rows, resamples=199)
@@ -124,7 +124,7 @@ def test_a_relative_error_lies_in_its_interval_whatever_the_order(
     assert relative_error_interval(shuffled) == found
 
 
-def test_a_clear_order_has_no_doubt_and_a_close_one_has() -> None:
+def test_a_clear_order_is_certain_and_a_close_one_is_not() -> None:
     rng = np.random.default_rng(1)
     cell = (rng.random((100, 1)) < [[0.95, 0.5, 0.5, 0.05]]).astype(float)
     cell[:, 2] = rng.permutation(cell[:, 1])
@@ -139,7 +139,7 @@ def test_methods_with_the_same_answers_share_their_place_in_every_resample() -> 
     assert ranks([scores]) == [Rank(1.5, 1.5, 1.5), Rank(1.5, 1.5, 1.5), Rank(3, 3, 3)]
 
 
-def test_what_was_not_answered_counts_for_nothing() -> None:
+def test_missing_answers_do_not_count() -> None:
     scores = np.array([[1.0, 0.5], [1.0, math.nan], [0.0, math.nan], [0.0, 0.4]])
     assert [one.rank for one in ranks([scores])] == [1, 2]
     assert ranks([scores[:, :1]]) == [Rank(1, 1, 1)]
@@ -184,7 +184,7 @@ def test_invalid_cells_are_refused() -> None:
         ranks([[[0.5, math.nan]]])
 
 
-def test_ranks_of_intervals_are_as_sure_as_the_intervals_are_apart() -> None:
+def test_ranks_depend_on_overlaps_of_intervals() -> None:
     assert interval_ranks([0.9, 0.5, 0.4], [(0.8, 1.0), (0.4, 0.6), (0.3, 0.5)]) == [
         Rank(1, 1, 1), Rank(2, 2, 3), Rank(3, 2, 3),
     ]  # fmt: skip

@@ -97,7 +97,7 @@ def rewritten(folder: Path, **fields: Any) -> Dataset:
     return open_dataset(str(folder))
 
 
-def test_a_result_says_what_was_run(folder: Path, dataset: Dataset, model: Path) -> None:
+def test_a_result_records_the_run(folder: Path, dataset: Dataset, model: Path) -> None:
     result = scored(folder)
     settings = json.loads((folder / "run.json").read_bytes())
     assert result == json.loads((folder / "result.json").read_bytes())
@@ -153,7 +153,7 @@ def test_scoring_again_gives_the_same_bytes(folder: Path) -> None:
     assert after["result.json"] == before["result.json"]
 
 
-def test_shares_count_what_they_say(folder: Path) -> None:
+def test_shares_are_correct(folder: Path) -> None:
     texts = ["<answer>{}", "\\boxed{{{}}}", "nothing", "<answer>{}</answer>"]
 
     def spoil(number: int, line: dict[str, Any]) -> None:
@@ -204,13 +204,13 @@ def test_sparsity_is_a_mean_by_phase_if_every_sample_has_it(
     assert problems(result, "result-1.0") == []
 
 
-def test_a_part_of_a_data_set_is_scored_as_what_it_is(tmp_path: Path, fake: Any, dataset: Dataset, model: Path) -> None:
+def test_a_part_of_a_data_set_is_scored(tmp_path: Path, fake: Any, dataset: Dataset, model: Path) -> None:
     result = scored(answered(tmp_path / "run", dataset, model, tasks=["ruler_vt"], lengths=[1500], limit=3))
     assert [(one["task"], one["length"], one["n"]) for one in result["configs"]] == [("ruler_vt", 1500, 3)]
     assert [(one["length"], one["tasks"], one["n"]) for one in result["averages"]] == [(1500, 1, 3)]
 
 
-def test_a_run_that_is_not_complete_is_refused_with_its_numbers(folder: Path, refused: Refused) -> None:
+def test_an_incomplete_run_is_refused_with_its_numbers(folder: Path, refused: Refused) -> None:
     changed(folder, lambda number, line: line.clear() if number in (3, 9) else None)
     with refused(DataError, str(folder), "2 of 16 predictions are missing", "complete the run: evaluate()"):
         scored(folder)
@@ -220,13 +220,13 @@ def test_a_run_that_is_not_complete_is_refused_with_its_numbers(folder: Path, re
     assert sorted(contents(folder)) == ["run.json"]
 
 
-def test_a_prediction_of_no_sample_is_refused(folder: Path, refused: Refused) -> None:
+def test_a_prediction_without_a_sample_is_refused(folder: Path, refused: Refused) -> None:
     changed(folder, lambda number, line: line.update(id="stranger") if number == 6 else None)
     with refused(DataError, "predictions.jsonl, line 7: stranger is not a sample of the run's selection"):
         scored(folder)
 
 
-def test_a_prediction_that_is_there_twice_is_refused(folder: Path, rows: Lines, refused: Refused) -> None:
+def test_a_duplicate_prediction_is_refused(folder: Path, rows: Lines, refused: Refused) -> None:
     changed(folder, lambda number, line: line.update(id=rows[1]["id"]) if number == 6 else None)
     with refused(DataError, f"predictions.jsonl, line 7: {rows[1]['id']} occurs twice"):
         scored(folder)
@@ -239,7 +239,7 @@ def test_another_data_set_is_refused(folder: Path, copy: Path, data: Path, refus
         scored(folder, other.name)
 
 
-def test_a_data_set_that_is_gone_is_refused(
+def test_a_missing_data_set_is_refused(
     tmp_path: Path, copy: Path, fake: Any, model: Path, data: Path, refused: Refused
 ) -> None:
     folder = answered(tmp_path / "run", open_dataset(str(copy)), model)
@@ -256,7 +256,7 @@ def test_a_data_set_that_is_gone_is_refused(
         ("lengths", [2048], ["length: '2k'", "is not in the data set"]),
     ],
 )
-def test_a_record_of_what_the_data_set_has_not_is_refused(
+def test_a_record_for_another_data_set_is_refused(
     part: str, value: object, words: list[str], folder: Path, refused: Refused
 ) -> None:
     settings = json.loads((folder / "run.json").read_bytes())

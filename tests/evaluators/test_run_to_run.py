@@ -48,7 +48,7 @@ def test_a_mean_over_tasks_varies_less_than_each_of_them() -> None:
     assert run_to_run(tasks).limit < min(run_to_run([task]).limit for task in tasks)
 
 
-def test_an_engine_that_shifts_samples_one_way_is_no_small_noise() -> None:
+def test_common_shifts_of_samples_count() -> None:
     one, other = np.ones(1000), np.ones(1000)
     other[:100] = 0
     found = run_to_run([[one.tolist(), other.tolist()]])
@@ -57,7 +57,7 @@ def test_an_engine_that_shifts_samples_one_way_is_no_small_noise() -> None:
     assert found.changed == 0.1
 
 
-def test_that_nothing_changed_says_more_the_more_samples_could_have() -> None:
+def test_the_limit_without_changes_falls_with_the_sample_size() -> None:
     limits = [run_to_run([np.ones((2, n)).tolist()]).limit for n in (10, 50, 500)]
     assert limits == sorted(limits, reverse=True)
     assert limits[1] == pytest.approx(1.96 * math.sqrt(2.71 / 52.7 / 50), rel=0.01)
@@ -66,7 +66,7 @@ def test_that_nothing_changed_says_more_the_more_samples_could_have() -> None:
 
 
 @given(table=TABLES, seed=st.integers(0, 100))
-def test_no_order_of_runs_or_samples_counts(table: Scores, seed: int) -> None:
+def test_the_order_of_runs_and_samples_does_not_matter(table: Scores, seed: int) -> None:
     generator = np.random.default_rng(seed)
     shuffled = generator.permutation(generator.permutation(table, axis=0), axis=1)
     found = run_to_run([table.tolist()])
@@ -79,6 +79,6 @@ def test_no_order_of_runs_or_samples_counts(table: Scores, seed: int) -> None:
 @pytest.mark.parametrize(
     "tasks", [[], [[[1.0, 0.0]]], [[[1.0], [0.0]], [[1.0], [1.0], [0.0]]], [[[], []]], [[[2.0], [0.0]]]]
 )
-def test_what_is_no_table_of_runs_is_refused(tasks: list[list[list[float]]]) -> None:
+def test_invalid_tables_are_refused(tasks: list[list[list[float]]]) -> None:
     with pytest.raises(ValueError, match="must be"):
         run_to_run(tasks)

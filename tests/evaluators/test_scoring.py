@@ -7,7 +7,7 @@ from sparse_tasks.evaluators.scoring import Score, score
 from tests.evaluators.metrics import LENIENT
 
 
-def test_a_score_says_what_was_compared_and_how_it_was_found() -> None:
+def test_a_score_records_what_was_compared_and_its_place() -> None:
     assert score("exact_match", "So: <answer>46 crowns</answer>", ["46"]) == Score(1.0, "46", True, "tag", ("unit",))
     assert score("exact_match", "So: <answer>46", ["46"]) == Score(1.0, "46", True, "open_tag")
     assert score("exact_match", "So: \\boxed{46}", ["46"]) == Score(1.0, "46", True, "boxed")

@@ -52,7 +52,7 @@ def options(command: list[str]) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("gpu")
-def test_a_server_is_vllms_with_the_methods_that_were_named(model: Path) -> None:
+def test_the_server_command_names_the_methods(model: Path) -> None:
     command = serve_command(str(model), ["quest", "snapkv"], 0.9, {"quest.page": 8}, ["--port", "8001"])
     assert command[:5] == [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
     assert command[-2:] == ["--port", "8001"]  # the user's go last, and so before ours
@@ -113,7 +113,7 @@ def test_a_server_that_frees_blocks_has_one_method_for_all(model: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["transformers", "openai", "replay"])
-def test_engines_that_free_no_blocks_say_so(model: Path, engine: str) -> None:
+def test_engines_that_cannot_free_blocks_are_refused(model: Path, engine: str) -> None:
     settings = EngineSettings(find_model(str(model)), free_blocks=True)
     with pytest.raises(
         UsageError, match=rf"^free-blocks: True is not for the engine {engine}; choose --engine from vllm"
@@ -157,7 +157,7 @@ def test_dense_attention_alone_is_vllms_own(model: Path) -> None:
         (["dense"], None, {"quest.page": 8}, "argument"),
     ],
 )
-def test_what_no_server_takes_is_refused_before_one_starts(
+def test_unsupported_options_are_refused_before_the_start(
     model: Path, attentions: list[str], sparsity: float | None, arguments: dict[str, object], field: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -165,13 +165,13 @@ def test_what_no_server_takes_is_refused_before_one_starts(
     assert caught.value.field == field
 
 
-def test_without_vllm_it_says_so(gpu: pytest.MonkeyPatch, model: Path, refused: Refused) -> None:
+def test_missing_vllm_is_reported(gpu: pytest.MonkeyPatch, model: Path, refused: Refused) -> None:
     gpu.setattr(serving, "find_spec", lambda name: None)
     with refused(UsageError, "needs vLLM; install"):
         serve_command(str(model), ["quest"], None, {}, [])
 
 
-def test_what_vllm_does_not_run_is_no_reason_to_install_it(
+def test_unsupported_attention_is_refused_before_vllm_is_required(
     gpu: pytest.MonkeyPatch, model: Path, refused: Refused
 ) -> None:
     for place in (serving, vllm):
@@ -185,7 +185,7 @@ def test_what_vllm_does_not_run_is_no_reason_to_install_it(
         vllm.VllmEngine(EngineSettings(found, attention=Attention.parse("quest", sparsity=0.5)))
 
 
-def test_what_vllm_says_is_cut_to_its_message() -> None:
+def test_vllms_errors_are_reduced_to_their_message() -> None:
     pydantic = (
         "1 validation error for VllmConfig\n  Value error, heads (9) must be divisible by 2. [type=value_error, "
         "input_value=1]\n    For further information visit https://errors.pydantic.dev/2.14/v/value_error"

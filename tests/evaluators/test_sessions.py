@@ -97,7 +97,7 @@ def test_parallel_questions_stand_alone(tmp_path: Path, sessions: dict[str, Data
         assert len(request.ids) == turn["input_tokens"]
 
 
-def test_in_a_chat_is_chosen_once_what_stays(
+def test_kept_tokens_are_chosen_once_in_a_chat(
     tmp_path: Path, sessions: dict[str, Dataset], model: Path, able: Any
 ) -> None:
     attention = Attention.parse("snapkv", sparsity=0.5)
@@ -147,7 +147,7 @@ def test_a_prediction_holds_all_answers_and_scores_their_mean(
     assert problems(content, "result-1.0") == []
 
 
-def test_a_run_goes_on_with_whole_samples(tmp_path: Path, chat: Dataset, model: Path, able: Any) -> None:
+def test_a_run_resumes_with_whole_samples(tmp_path: Path, chat: Dataset, model: Path, able: Any) -> None:
     answered(tmp_path / "whole", chat, model)
     able.fails_after = 4
     with pytest.raises(EngineError):
@@ -161,15 +161,13 @@ def test_a_run_goes_on_with_whole_samples(tmp_path: Path, chat: Dataset, model: 
     assert files[0] == files[1]
 
 
-def test_an_answer_that_is_left_out_is_missed(tmp_path: Path, chat: Dataset, model: Path, able: Any) -> None:
+def test_a_missing_answer_is_noticed(tmp_path: Path, chat: Dataset, model: Path, able: Any) -> None:
     able.ends_after = 5
     with pytest.raises(EngineError, match=r"left out 1 of 6 answers, .*#3 first"):
         answered(tmp_path / "run", chat, model)
 
 
-def test_what_does_not_fit_is_said_of_the_longest_prompt(
-    tmp_path: Path, chat: Dataset, model: Path, able: Any, refused: Refused
-) -> None:
+def test_the_longest_prompt_must_fit(tmp_path: Path, chat: Dataset, model: Path, able: Any, refused: Refused) -> None:
     longest = max(turn["input_tokens"] for row in chat.rows(chat.select()) for turn in row["turns"])
     able.limit = longest + 20
     answered(tmp_path / "fits", chat, model)
@@ -214,7 +212,7 @@ def test_later_questions_wait_for_the_first_answer() -> None:
     assert [upcoming.answered(asked[2]), upcoming.answered(asked[1])] == [False, True]
 
 
-def test_engines_side_by_side_get_whole_sessions() -> None:
+def test_parallel_engines_get_whole_sessions() -> None:
     asked = [request(name, number) for name in "abc" for number in (1, 2, 3)]
     shares = _Shares(asked, 2)
     shared = [[], []]  # type: list[list[str]]

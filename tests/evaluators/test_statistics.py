@@ -122,12 +122,12 @@ def grid(shapes: Iterable[str]) -> list[object]:
 
 
 @pytest.mark.parametrize(("shape", "n"), grid(SCORES))
-def test_interval_of_a_mean_holds_it_as_often_as_it_says(shape: str, n: int) -> None:
+def test_interval_of_a_mean_has_its_coverage(shape: str, n: int) -> None:
     assert_holds(coverage(SCORES[shape], n, mean_interval, runs=2000), 2000)
 
 
 @pytest.mark.nightly
-def test_other_levels_hold_too() -> None:
+def test_other_levels_have_their_coverage() -> None:
     for level, tolerance in ((0.8, 0.03), (0.99, 0.01)):
         share = coverage(entries(16, 3, 2), 30, lambda scores: mean_interval(scores, level), runs=2000)  # noqa: B023
         assert abs(share - level) < tolerance
@@ -167,11 +167,11 @@ def quick_difference_interval(differences: list[float], level: float = 0.95) -> 
 
 
 @pytest.mark.parametrize(("shape", "n"), grid(DIFFERENCES))
-def test_interval_of_a_difference_holds_it_as_often_as_it_says(shape: str, n: int) -> None:
+def test_interval_of_a_difference_has_its_coverage(shape: str, n: int) -> None:
     assert_holds(coverage(DIFFERENCES[shape], n, quick_difference_interval, runs=1200), 1200)
 
 
-def test_no_difference_seen_is_not_no_difference() -> None:
+def test_no_observed_difference_is_not_certainty() -> None:
     # Wilson's upper limit for 0 of 20: so many samples may differ, for all that was seen.
     limit = mean_interval([0.0] * 20).high
     assert difference_interval([0.0] * 20) == Interval(-limit, limit, "gains_losses")

@@ -114,12 +114,12 @@ def test_only_marks_of_its_own_family_end_a_block() -> None:
         "[THINK] <reasoning>",
     ],
 )
-def test_talk_of_marks_behind_the_answer_changes_nothing(said: str) -> None:
+def test_mentions_of_marks_after_the_answer_change_nothing(said: str) -> None:
     assert extract(f"So.\n<answer>46</answer>\n{said}") == "46"
     assert extract(f"<think>45?</think><answer>46</answer> {said}") == "46"
 
 
-def test_talk_of_tags_alone_is_no_answer_and_an_answer_taken_back_is_none() -> None:
+def test_mentions_of_tags_and_retracted_answers_do_not_count() -> None:
     assert extract("I will put it between <answer> and </answer>.") is None
     assert extract("<answer>46</answer> I am not sure. <answer></answer>") is None
     assert extract("<answer>and</answer><answer>answer</answer>") == "answer"
@@ -230,7 +230,7 @@ def test_a_begun_answer_is_no_thought(tmp_path: Path, dataset: Dataset, model: P
     assert {config.mean for config in result.configs} == {1.0}
 
 
-def test_what_contradicts_the_template_is_refused(
+def test_contradictions_of_the_template_are_refused(
     tmp_path: Path, dataset: Dataset, model: Path, fake: Any, opening: Path, refused: Refused
 ) -> None:
     with refused(UsageError, "thinking: 'open' contradicts the chat template, which opens no block"):
@@ -271,7 +271,7 @@ def test_replayed_outputs_learn_it_from_the_data_set_or_the_user(
 
 
 @pytest.mark.parametrize("family", WRITTEN)
-def test_a_draft_behind_a_bare_prompt_never_counts(family: str, tmp_path: Path, model: Path, outputs: Any) -> None:
+def test_a_draft_after_a_bare_prompt_never_counts(family: str, tmp_path: Path, model: Path, outputs: Any) -> None:
     """A bare prompt begins the explanation, which stands before the text where that is scored."""
     made, (start, end) = tmp_path / "bare", WRITTEN[family]
     arguments = ["-l", "1100", "-t", "ruler_vt", "-n", "2", "-w", "1", "--tokenizer", model]
@@ -336,7 +336,7 @@ def test_tokens_of_thought_and_of_answers_are_counted_apart(special: Tokenizer, 
         assert none.thinking == 0
 
 
-def test_each_kind_of_token_is_held_to_its_own_budget(special: Tokenizer) -> None:
+def test_each_kind_of_token_has_its_own_budget(special: Tokenizer) -> None:
     block, said = ids(special, "<think>", "one two three four", "</think>"), ids(special, "five six seven eight nine")
     whole = special.decode(block + said)
 

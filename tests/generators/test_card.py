@@ -170,9 +170,7 @@ def test_example_is_short_and_from_the_first_sample(card: DatasetCard, folder: P
         ({"settings": {"ruler_niah.queries": 2}}, "queries 2"),
     ],
 )
-def test_card_tells_what_was_asked_for(
-    qwen: PromptTokenizer, tmp_path: Path, options: dict[str, Any], words: str
-) -> None:
+def test_card_describes_the_request(qwen: PromptTokenizer, tmp_path: Path, options: dict[str, Any], words: str) -> None:
     request = make_request(["3k"], ["ruler_niah"], **({"samples": 2} | options))
     generate_folder(request, qwen, tmp_path)
     card = DatasetCard.load(tmp_path / CARD)
@@ -181,13 +179,13 @@ def test_card_tells_what_was_asked_for(
     assert "None" not in card.text
 
 
-def test_card_of_bare_prompts_says_so(qwen: PromptTokenizer, tmp_path: Path) -> None:
+def test_card_mentions_bare_prompts(qwen: PromptTokenizer, tmp_path: Path) -> None:
     request = make_request(["3k"], ["ruler_niah"], samples=1, chat_template="none")
     generate_folder(request, qwen.with_template(None), tmp_path)
     assert "no chat template" in DatasetCard.load(tmp_path / CARD).text
 
 
-def test_text_has_no_blank_debris(card: DatasetCard) -> None:
+def test_text_has_no_stray_blanks(card: DatasetCard) -> None:
     # Markdown tables end at a blank line, and templates like to leave some.
     text = re.sub(r"```.*?```", "code", card.text, flags=re.DOTALL)
     assert "\n\n\n" not in text.strip()

@@ -236,7 +236,7 @@ def test_record_of_each_file_is_written_at_once_and_small(
     assert max(after - before for before, after in pairwise(sizes)) < 330
 
 
-def test_killed_at_any_step_goes_on_to_the_same_bytes(
+def test_killed_at_any_step_resumes_to_the_same_bytes(
     make: Callable[..., Any], clean: dict[str, Path], tmp_path: Path
 ) -> None:
     steps = kill(make, tmp_path / "all", "a", None)
@@ -250,7 +250,7 @@ def test_killed_at_any_step_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_killed_overwriting_at_any_step_goes_on_to_the_same_bytes(
+def test_killed_overwriting_at_any_step_resumes_to_the_same_bytes(
     make: Callable[..., Any], clean: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(clean["a"], tmp_path / "all")
@@ -274,7 +274,7 @@ ACTIONS = st.tuples(
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(actions=st.lists(ACTIONS, max_size=4), last=st.sampled_from(sorted(REQUESTS)))
-def test_whatever_happened_before_the_last_run_does_not_show(
+def test_the_result_does_not_depend_on_earlier_runs(
     make: Callable[..., Any], clean: dict[str, Path], actions: list[tuple[str, int | None, str]], last: str
 ) -> None:
     with tempfile.TemporaryDirectory() as root:
@@ -322,7 +322,7 @@ def test_damaged_shard_is_made_again_and_no_other(
     assert contents(path) == contents(clean["a"])
 
 
-def test_full_disk_at_any_step_is_told_and_the_next_run_goes_on(
+def test_full_disk_at_any_step_is_reported_and_the_next_run_resumes(
     make: Callable[..., Any], clean: dict[str, Path], tmp_path: Path
 ) -> None:
     for after in range(kill(make, tmp_path / "all", "a", None)):
@@ -351,7 +351,7 @@ def test_full_disk_at_any_step_is_told_and_the_next_run_goes_on(
         assert contents(path) == contents(clean["a"])
 
 
-def test_folder_of_somebody_else_is_refused(make: Callable[..., Any], tmp_path: Path) -> None:
+def test_folder_with_other_files_is_refused(make: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.tex").write_text("mine")
     for overwrite in (False, True):
@@ -360,7 +360,7 @@ def test_folder_of_somebody_else_is_refused(make: Callable[..., Any], tmp_path: 
         assert contents(tmp_path / "data") == {"thesis.tex": b"mine"}
 
 
-def test_overwriting_needs_to_be_asked_for(make: Callable[..., Any], clean: dict[str, Path], tmp_path: Path) -> None:
+def test_overwriting_needs_the_option(make: Callable[..., Any], clean: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "data"
     shutil.copytree(clean["a"], path)
     with pytest.raises(UsageError, match=r"made with other options.*--overwrite"):
@@ -460,7 +460,7 @@ def test_order_in_which_things_are_named_does_not_matter(qwen: PromptTokenizer, 
     assert DatasetFolder(tmp_path, one, qwen).fingerprint == DatasetFolder(tmp_path, other, qwen).fingerprint
 
 
-def test_errors_of_the_folder_are_told_in_one_line(make: Callable[..., Any], tmp_path: Path) -> None:
+def test_errors_of_the_folder_are_one_line(make: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(SparseTasksError) as error:

@@ -60,7 +60,7 @@ def test_a_number_a_range_or_uniform(text: str, depth: Depth) -> None:
         *("0,5-1", "٠.٥", "0.5.5", "uniform-1", "0.2..0.4"),
     ],
 )
-def test_anything_else_is_refused_and_the_message_says_how_to_write_it(text: str) -> None:
+def test_anything_else_is_refused_with_the_right_form(text: str) -> None:
     remedy = "is not a depth; write uniform, a number from 0 to 1, or a range such as 0.2-0.4"
     with pytest.raises(UsageError, match=re.escape(f"depth: {text!r} {remedy}")):
         parse_depth(text)
@@ -99,7 +99,7 @@ def test_slots_are_different_in_order_and_in_range_if_it_holds_enough(
 
 
 @given(_DEPTHS, st.integers(1, 200), st.data())
-def test_where_the_range_holds_too_few_the_nearest_outside_serve(depth: Depth, n: int, data: st.DataObject) -> None:
+def test_a_range_with_too_few_slots_takes_the_nearest_outside(depth: Depth, n: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, n))
     first, last = min(int(depth.low * n), n - 1), min(int(depth.high * n), n - 1)
     assume(last - first + 1 < k)
@@ -129,7 +129,7 @@ def evenly(counts: Counter[int], outcomes: int) -> bool:
     return len(counts) <= outcomes and chi2 < outcomes - 1 + 6 * math.sqrt(2 * (outcomes - 1))
 
 
-def test_every_depth_is_as_likely() -> None:
+def test_depth_is_uniform() -> None:
     stream = Stream("uniform depth")
     assert evenly(Counter(Depth().slot(stream, 40) for _ in range(20_000)), 40)
     assert evenly(Counter(slot for _ in range(4_000) for slot in Depth().slots(stream, 40, 5)), 40)

@@ -157,7 +157,7 @@ PROVEN = {"byte_level": True, "llama": False, "unigram": False, "bert": False, "
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name in ("qwen2.5", "demo"))) for name in PROVEN]
 )
-def test_proof_says_where_the_encoder_serves(
+def test_proof_decides_where_the_encoder_is_used(
     name: str, sorts: dict[str, PromptTokenizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name not in sorts:
@@ -189,7 +189,7 @@ def fast(sorts: dict[str, PromptTokenizer]) -> dict[str, Fastokens]:
     return {name: Fastokens(sorts[name].serialised, sorts[name].splits_special) for name in sorts if PROVEN[name]}
 
 
-def test_texts_of_the_proof_are_nasty(qwen: PromptTokenizer) -> None:
+def test_texts_of_the_proof_are_hard(qwen: PromptTokenizer) -> None:
     all_of_them = list(texts(qwen))
     assert sum(len(text.encode()) for text in all_of_them) >= 2_000_000
     seen = set("".join(all_of_them))
@@ -366,7 +366,7 @@ def test_samples_in_memory_are_the_same(source: str, proven: Callable[[type[Fast
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"same": 1}', b"\xff", b"[" * 100_000])
-def test_damaged_verdict_is_found_again(
+def test_damaged_verdict_is_proven_again(
     content: bytes, small: PromptTokenizer, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoding, "texts", lambda tokenizer: iter(["a text"]))
@@ -390,7 +390,7 @@ def test_few_tokens_a_choice_and_a_missing_package_leave_hugging_face(
     assert choose(small, 2, "auto", pytest.fail) is None
 
 
-def test_library_that_panics_cannot_encode(small: PromptTokenizer) -> None:
+def test_library_panics_are_handled(small: PromptTokenizer) -> None:
     class Panic(BaseException):
         pass
 

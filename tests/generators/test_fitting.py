@@ -257,9 +257,7 @@ def test_the_smallest_prompt_is_the_same_at_every_length(
 
 
 @pytest.mark.parametrize("sort", ["qwen2.5", "bert"])
-def test_what_was_made_before_makes_no_difference(
-    sort: str, tokenizers: dict[tuple[str, str], PromptTokenizer]
-) -> None:
+def test_earlier_samples_make_no_difference(sort: str, tokenizers: dict[tuple[str, str], PromptTokenizer]) -> None:
     tokenizer = tokenizers[sort, "auto"]
     alone = fit(Toy(), tokenizer, BOTH, seeds("a"), Depth(), 1_500)
     for key, target in (("b", 1_500), ("a", 1_499), ("a", 3_000)):
@@ -277,7 +275,7 @@ def test_another_key_gives_another_prompt(qwen: PromptTokenizer) -> None:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_the_first_draft_mostly_serves(sort: str, tokenizers: dict[tuple[str, str], PromptTokenizer]) -> None:
+def test_the_first_draft_usually_fits(sort: str, tokenizers: dict[tuple[str, str], PromptTokenizer]) -> None:
     tokenizer, rounds = tokenizers[sort, "auto"], []
     fit(Counting(), tokenizer, BOTH, seeds("first"), Depth(), 8_000)  # makes the estimate, too
     for key in range(12):
@@ -375,7 +373,7 @@ def test_evidence_comes_in_the_order_of_the_prompt(qwen: PromptTokenizer) -> Non
 
 
 @pytest.mark.parametrize("depth", [Depth(0, 0), Depth(0.5, 0.5), Depth(0.9, 1)])
-def test_evidence_stands_about_as_deep_as_asked_for(depth: Depth, qwen: PromptTokenizer) -> None:
+def test_evidence_is_near_the_requested_depth(depth: Depth, qwen: PromptTokenizer) -> None:
     for key in range(10):
         fitted = fit(Toy(), qwen, BOTH, seeds(key), depth, 8_000)
         for span in fitted.evidence:

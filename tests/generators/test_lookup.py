@@ -75,12 +75,12 @@ def test_a_length_may_be_written_in_any_way(text: str, length: int, dataset: Pat
 
 
 @pytest.mark.parametrize("index", [5, 99, -1, 10**12])
-def test_an_index_that_is_not_there_names_those_that_are(index: int, dataset: Path) -> None:
+def test_a_missing_index_lists_the_range(index: int, dataset: Path) -> None:
     with pytest.raises(UsageError, match=f"index: {index} is not there; choose from 0 to 4"):
         find_sample(dataset, "ruler_vt", index)
 
 
-def test_a_length_that_is_not_there_names_those_that_are(dataset: Path) -> None:
+def test_a_missing_length_lists_the_others(dataset: Path) -> None:
     with pytest.raises(UsageError, match="length: '8k' does not exist; choose from 4k, 10000, 64k"):
         find_sample(dataset, "ruler_vt", 0, "8k")
     with pytest.raises(UsageError, match="length: '4k' does not exist; choose from 64k"):
@@ -97,12 +97,12 @@ def test_a_length_that_is_not_there_names_those_that_are(dataset: Path) -> None:
         ("ruler_niah", "unknown"),
     ],
 )
-def test_a_task_that_is_not_there_names_the_nearest(task: str, remedy: str, dataset: Path) -> None:
+def test_a_missing_task_suggests_the_nearest(task: str, remedy: str, dataset: Path) -> None:
     with pytest.raises(UsageError, match=f"^task: {task!r} .*{re.escape(remedy)}"):
         find_sample(dataset, task, 0)
 
 
-def test_a_folder_without_samples_is_none(tmp_path: Path, dataset: Path) -> None:
+def test_a_folder_without_samples_is_refused(tmp_path: Path, dataset: Path) -> None:
     other = tmp_path / "other"
     (other / "notes").mkdir(parents=True)
     file = dataset / "10000" / "ruler_vt-test-00000-of-00001.parquet"
@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_read_is_named(damage: str, tmp_path: Path, sample
         find_sample(tmp_path, "ruler_vt", 0)
 
 
-def test_a_row_that_is_no_sample_is_refused(tmp_path: Path, sample: Sample) -> None:
+def test_an_invalid_row_is_refused(tmp_path: Path, sample: Sample) -> None:
     # Data sets come from others; what is printed is checked first.
     write(tmp_path, structs.replace(sample, question_position="nowhere"), "ruler_vt", 4_096, 2)
     with pytest.raises(DataError, match="row 1: "):

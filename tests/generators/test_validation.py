@@ -56,7 +56,7 @@ def quick() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def good(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set with two files of each task; nobody may change it."""
+    """A data set with two files of each task; read-only."""
     path = tmp_path_factory.mktemp("validation") / "data"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dataset, "_SHARD_TOKENS", 7_000)

@@ -20,7 +20,7 @@ def kept_tokenizers() -> Iterator[None]:
 
 @pytest.fixture(scope="package")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """A small data set; nobody may change it."""
+    """A small data set; read-only."""
     return _made(tmp_path_factory.mktemp("hub") / "data", "-l", "3k", "-l", "4k")
 
 

@@ -38,7 +38,7 @@ def contents(data: Dataset) -> dict[str, bytes]:
 # --- what is there afterwards ---
 
 
-def test_a_new_data_set_is_there_after_one_commit(hub: FakeHub, data: Dataset) -> None:
+def test_a_new_data_set_takes_one_commit(hub: FakeHub, data: Dataset) -> None:
     state, done = put(data)
     assert (state.exists, state.replaces, state.same) == (False, False, False)
     assert hub.repos[NAME].files() == contents(data)
@@ -92,7 +92,7 @@ def test_a_card_that_somebody_changed_is_not_replaced_without_asking(hub: FakeHu
     assert state.replaces
 
 
-def test_private_stays_private(hub: FakeHub, data: Dataset) -> None:
+def test_a_private_repository_stays_private(hub: FakeHub, data: Dataset) -> None:
     put(data, Repository(NAME, private=True))
     assert hub.repos[NAME].private
     assert Repository(NAME, private=True).look(package(data)).same
@@ -236,7 +236,7 @@ def test_an_invalid_token_is_reported_and_never_shown(
     assert not hub.store
 
 
-def test_nothing_happens_to_what_somebody_else_has_just_changed(hub: FakeHub, data: Dataset, other: Dataset) -> None:
+def test_concurrent_changes_are_not_overwritten(hub: FakeHub, data: Dataset, other: Dataset) -> None:
     put(data)
     hub.before_commit = lambda: hub.repos[NAME].put("LICENSE", b"mine")
     with pytest.raises(HubError, match="changed by somebody else meanwhile"):

@@ -149,7 +149,7 @@ def test_every_object_is_closed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_written_is_taken(name: str, examples: dict[str, Any]) -> None:
+def test_written_records_are_valid(name: str, examples: dict[str, Any]) -> None:
     assert problems(examples[name], name) == []
     assert to_builtins(convert(examples[name], TYPES[name][0], name)) == examples[name]
 
@@ -189,7 +189,7 @@ def mutations(value: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_schema_and_type_judge_alike(name: str, examples: dict[str, Any]) -> None:
+def test_schema_and_type_agree(name: str, examples: dict[str, Any]) -> None:
     refused = 0
     for path, value in mutations(examples[name]):
         wrong = problem(value, TYPES[name][0])

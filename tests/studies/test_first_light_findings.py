@@ -129,7 +129,7 @@ def test_quest_is_even(tmp_path: Path, quest: Means, rival: Means, verdict: str)
     checked(study.quest_even(cells(tmp_path, {"quest": quest, "snapkv": rival})), verdict)
 
 
-def test_nothing_is_said_of_what_was_not_measured(tmp_path: Path) -> None:
+def test_unmeasured_findings_have_no_verdict(tmp_path: Path) -> None:
     found = cells(tmp_path, {"quest": means(0.5, 0.5, length=4096, tasks=TASKS[1:])})
     for finding in study.findings(found):
         assert finding.verdict == "undecided"
@@ -137,7 +137,7 @@ def test_nothing_is_said_of_what_was_not_measured(tmp_path: Path) -> None:
     assert len(study.findings(found)) == 7
 
 
-def test_what_the_model_cannot_do_takes_no_part(tmp_path: Path) -> None:
+def test_tasks_the_model_cannot_do_are_excluded(tmp_path: Path) -> None:
     found = cells(tmp_path, {"quest": means(0.0, 0.0, 0.0)}, dense=0.05)
     assert not found.dense
 

@@ -210,7 +210,7 @@ def main() -> None:
     for name, run in runs():
         try:
             run()
-        except Exception as error:  # whatever the compiler says is the result
+        except Exception as error:  # the compiler's error is the result
             failed[name] = f"{type(error).__name__}: {error}"[-2000:]
     json.dump({"compiled": sorted(compiled), "failed": failed}, sys.stdout)
 

@@ -86,7 +86,7 @@ def test_stride_one_equals_attention() -> None:
 
 @pytest.mark.parametrize("cells", [1, 600, 2000, 7000, 40_000])
 def test_bounded_memory_gives_the_same_result(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
-    """One head and query block at a time, parts of a group, whole groups, all: 192 cells a head and query block."""
+    """One head and query block at a time, parts of a group, whole groups, all: 192 cells per head and query block."""
     q, k = make(150, 190, 8, 2, 32)
     whole = antidiagonal_scores(q, k, block=16, stride=4)
     monkeypatch.setattr(antidiagonal, "_CELLS", cells)

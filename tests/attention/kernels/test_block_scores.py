@@ -46,7 +46,7 @@ def naive(
 
 
 def lists(index: BlockIndex) -> list[list[list[int]]]:
-    """The lists of an index, without what lies past the counts."""
+    """The lists of an index, without undefined entries past the counts."""
     return [
         [row[:count] for row, count in zip(rows, counts, strict=True)]
         for rows, counts in zip(index.blocks.tolist(), index.counts.tolist(), strict=True)

@@ -18,7 +18,7 @@ from tests.attention.kernels.prompts import attention_in, check, close, epsilon,
 from tests.attention.toys import block_index
 
 KERNELS = ["triton", "torch"]
-# Triton's interpreter multiplies bfloat16 as if it were integers, so that 16 bits are float16 there.
+# Triton's interpreter multiplies bfloat16 as integers, so 16-bit types are float16 there.
 
 
 def make_index(n_q: int, n_k: int, block_q: int, block_k: int, heads: int, seed: int, share: float = 0.5) -> BlockIndex:

@@ -12,7 +12,7 @@ from sparse_tasks.core.errors import UsageError
 
 
 def positions(pages: int, length: int, unit: int) -> int:
-    """Of so many pages, the last of the sequence among them."""
+    """Positions of this many pages, including the sequence's last."""
     return (pages - 1) * unit + (length - 1) % unit + 1
 
 

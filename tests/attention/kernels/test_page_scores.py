@@ -72,7 +72,7 @@ def test_like_naive(
     assert scores.dtype == torch.float32
     expected = naive(q, cache, unit, cache.capacity, torch.float32)
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
-    # The current page comes first where it is asked for, and nothing else changes.
+    # The current page comes first on request, and nothing else changes.
     forced = page_scores(q, summaries, cache, unit=unit, current=True, impl=impl)
     for row, length in enumerate(lengths):
         expected[row, :, (length - 1) // unit] = float("inf")

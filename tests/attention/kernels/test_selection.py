@@ -24,7 +24,7 @@ def naive_top(row: list[float], count: int) -> list[int]:
 
 
 def lists(columns: Tensor, counts: Tensor) -> list[list[int]]:
-    """The lists of all rows, without what lies past the counts."""
+    """The lists of all rows, without undefined entries past the counts."""
     rows = zip(columns.flatten(0, -2).tolist(), counts.flatten().tolist(), strict=True)
     return [row[:count] for row, count in rows]
 

@@ -24,7 +24,7 @@ from tests.attention.kernels.prompts import check, close, make_prompt
 from tests.attention.kernels.test_sparse_decode import make_index, naive
 
 KERNELS = ["triton", "torch"]
-# Triton's interpreter multiplies bfloat16 as if it were integers, so that 16 bits are float16 there.
+# Triton's interpreter multiplies bfloat16 as integers, so 16-bit types are float16 there.
 
 
 def indices(n_q: int, n_k: int, heads: int, seed: int) -> dict[str, PrefillIndex]:

@@ -18,7 +18,7 @@ from sparse_tasks.core.errors import UsageError
 from tests.attention.kernels.prompts import check, close, epsilon, make_prompt
 
 KERNELS = ["triton", "torch"]
-# Triton's interpreter multiplies bfloat16 as if it were integers, so that 16 bits are float16 there.
+# Triton's interpreter multiplies bfloat16 as integers, so 16-bit types are float16 there.
 
 
 def listed(kept: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of methods: Triton's interpreter, with larger tiles where its time goes by their number."""
+"""Fixtures of the tests of methods: Triton's interpreter, with larger tiles where its time depends on their number."""
 
 from __future__ import annotations
 

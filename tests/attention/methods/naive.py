@@ -121,7 +121,7 @@ def page_lists(index: PageIndex) -> list[list[list[int]]]:
 
 
 def block_lists(index: BlockIndex) -> list[list[list[int]]]:
-    """The key blocks that each query block of each head reads, after the same check; none lies after the diagonal."""
+    """The key blocks that each query block of each head reads, after the same check; none is after the diagonal."""
     assert index.blocks.dtype == index.counts.dtype == torch.int32
     heads = [_lists(b, c, -(-index.n_k // index.block_k)) for b, c in zip(index.blocks, index.counts, strict=True)]
     for rows in heads:
@@ -173,7 +173,7 @@ def index_reference(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, *, sof
 
 
 def step_reference(q: Tensor, k: Tensor, v: Tensor, index: PageIndex, *, softmax: Softmax = PLAIN) -> Tensor:
-    """Attention of one query under an index, head by head: each key counts as often as its page's weight says."""
+    """Attention of one query under an index, head by head: each key is weighted by its page."""
     (_, heads, size), n, group = q.shape, len(k), q.shape[1] // k.shape[1]
     out = torch.zeros(1, heads, v.shape[2])
     for head in range(heads):

@@ -1,4 +1,4 @@
-"""Guards Ada-SnapKV: the heads' total is exact, none falls below its floor, and the rest goes where scores are."""
+"""Guards Ada-SnapKV: the heads' total is exact, none is below its floor, and the rest goes to the highest scores."""
 
 from __future__ import annotations
 

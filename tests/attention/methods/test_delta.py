@@ -1,4 +1,4 @@
-"""Guards Delta attention: what each anchor lacks is added up to the next one, whatever is corrected, and is counted."""
+"""Guards Delta attention: each anchor's difference corrects the queries up to the next one, and is counted."""
 
 from __future__ import annotations
 

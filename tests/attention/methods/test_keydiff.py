@@ -1,4 +1,4 @@
-"""Guards KeyDiff: keys least like the mean direction stay, whatever their length, and queries have no say."""
+"""Guards KeyDiff: keys least like the mean direction are kept, whatever their length, independent of queries."""
 
 from __future__ import annotations
 

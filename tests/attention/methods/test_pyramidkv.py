@@ -1,4 +1,4 @@
-"""Guards PyramidKV: capacities lie on a line over the layers and add up; within a layer it is SnapKV."""
+"""Guards PyramidKV: capacities are linear over the layers and sum to the budget; within a layer it is SnapKV."""
 
 from __future__ import annotations
 

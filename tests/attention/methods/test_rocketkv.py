@@ -104,7 +104,7 @@ def test_new_tokens_are_read_in_addition_to_the_budget() -> None:
 
 
 def test_steps_do_not_synchronise() -> None:
-    """Fake tensors have no values: whatever would read one fails."""
+    """Fake tensors have no values: any read fails."""
     with FakeTensorMode():
         lengths, table = torch.empty(2, dtype=torch.int32), torch.empty(2, 9, dtype=torch.int32)
         cache = PagedCache(torch.empty(30, 16, 2, 64), torch.empty(30, 16, 2, 64), table, lengths)

@@ -1,4 +1,4 @@
-"""Guards SampleAttention: the fewest columns beside a window that hold a share, as written out, the same for all."""
+"""Guards SampleAttention: the fewest columns that hold a share with a window, as in a plain loop."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def test_capacities_of_the_paper(length: int) -> None:
 @settings(max_examples=50, deadline=None)
 @given(length=st.integers(1, 2_000_000), density=st.integers(1, 1000))
 def test_capacity_is_rounded_down_to_whole_tokens(length: int, density: int) -> None:
-    """For shares in thousandths, whole numbers say what a float's last bits must not change."""
+    """For shares in thousandths, integer arithmetic gives the result that rounding must not change."""
     assert SnapKV(sparsity=1 - density / 1000).at(length).capacity == max(1, length * density // 1000)
 
 

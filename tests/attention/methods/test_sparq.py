@@ -55,7 +55,7 @@ def estimate(q: Tensor, cache: PagedCache, sequence: int, r: int) -> Tensor:
 def test_a_batch_is_estimated_as_each_of_its_sequences(
     numbers: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is held at once."""
+    """For any group of sequences in memory."""
     monkeypatch.setattr(cache_module, "_NUMBERS", numbers)
     lengths = [1, 160, 33, 2, 97, 160, 16]
     cache = make_cache(lengths, 2, 64, 16, dtype)

@@ -1,4 +1,4 @@
-"""Guards what methods say that no later query sees, which an engine may free: held against what each query does see."""
+"""Guards positions declared unseen by later queries, which an engine may free, against what each query sees."""
 
 from __future__ import annotations
 

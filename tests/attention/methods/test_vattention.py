@@ -37,7 +37,7 @@ def step(seed: int = 0) -> tuple[Tensor, PagedCache]:
 
 
 def copies(count: int, loud: float = 1.0) -> tuple[Tensor, PagedCache]:
-    """A query of a group of heads and its cache, as often as wanted, side by side: each KV head draws for itself."""
+    """A group's query and its cache, repeated: each KV head draws separately."""
     cache = make_cache([N], 1, SIZE, 16)
     keys, values = (x.expand(-1, -1, count, -1) for x in (cache.keys, cache.values))
     q = torch.randn(1, GROUP, SIZE, generator=torch.Generator().manual_seed(0)) * loud

@@ -78,7 +78,7 @@ def test_sinks_and_recent_distances_are_always_seen(sparsity: float) -> None:
 
 
 def scores(n_k: int, heads: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Verticals without order, slashes that lie together as those of heads do."""
+    """Random verticals, and adjacent slashes as in real heads."""
     draw = torch.Generator().manual_seed(seed)
     vertical = torch.rand(heads, n_k, generator=draw)
     slash = torch.rand(heads, n_k, generator=draw) / (1 + torch.arange(n_k) // 7)

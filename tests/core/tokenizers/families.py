@@ -359,7 +359,7 @@ COMMAND = """\
 {%- if add_generation_prompt -%}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{%- endif -%}
 """
 
-# Parts alone, as of models that see.
+# Only message parts, as in multimodal models.
 VISION = """\
 {% for message in messages %}<|im_start|>{{ message.role | capitalize }}:
 {%- for line in message.content %}

@@ -143,7 +143,7 @@ def test_the_sum_over_paragraphs_is_what_a_whole_encode_says(
 @pytest.mark.parametrize("name", ["qwen2.5", *ADD_UP])
 def test_the_usual_tokenizers_add_up_chunk_by_chunk(name: str) -> None:
     tokenizer = made(name)
-    # Otherwise generating would take longer than it needs, and nobody would notice.
+    # Otherwise generation would silently be slower.
     assert tokenizer.additive
     paragraphs = [f"{'“Yes”, ' * (i % 7)}she said {i} times.{chr(10) * (1 + i % 3)}" for i in range(2_000)]
     assert tokenizer.total(paragraphs) == whole(tokenizer, paragraphs)

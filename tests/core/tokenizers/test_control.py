@@ -63,7 +63,7 @@ def test_a_bare_prompt_is_encoded_as_if_there_were_no_control_tokens(sort: str, 
 def test_tokens_of_the_template_are_kept(prompt: str) -> None:
     tokenizer, words = made("byte_level", CHAT), words_alone("byte_level")
     number = tokenizer.backend.token_to_id
-    # Between its tokens stands text alone.
+    # Only text is between its tokens.
     within = [words.token_to_id(token) for token in words.encode(f"user\n{prompt.strip()}").tokens]
     expected = [words.id_to_token(token) for token in within]
     written = [number("<|im_start|>"), *map(number, expected), number("<|im_end|>"), number("Ċ"), number("<think>"),

@@ -23,7 +23,7 @@ TEXT = "Clara paid 46 crowns.\n\n“Chloé?” 漢字 😀\n"
 
 @pytest.fixture
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each conversion that took place. The real one takes seconds; a small tokenizer stands in for it."""
+    """One entry for each conversion that took place. The real one takes seconds; a small tokenizer replaces it."""
     done: list[int] = []
 
     def build() -> Tokenizer:

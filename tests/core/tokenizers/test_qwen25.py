@@ -74,7 +74,7 @@ def reference(text: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PromptTokenizer]:
-    # Here and now: what lies in the user's cache was made by other code, perhaps.
+    # Built here: the user's cache may come from other code.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARSE_TASKS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield load_tokenizer()

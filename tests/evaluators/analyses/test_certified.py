@@ -36,7 +36,7 @@ def lost(count: int, n: int = N, amount: float = 1.0) -> list[float]:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Runs]:
-    """Writes runs of one method by sparsity, beside a dense one that is right wherever nothing else is said."""
+    """Writes runs of one method by sparsity, next to a dense one that is right by default."""
     numbers = itertools.count()
 
     def read(runs: Mapping[float, Scores], *, dense: Scores | None = None, **made: Any) -> Runs:
@@ -78,7 +78,7 @@ def test_the_last_sparsity_before_the_first_failure_is_certified(certify: Callab
     assert table.attrs["notes"] == ()
 
 
-def test_where_nothing_is_certified_there_are_no_numbers_but_why(certify: Callable[..., pd.DataFrame]) -> None:
+def test_without_a_certificate_there_is_a_reason(certify: Callable[..., pd.DataFrame]) -> None:
     found = row(certify({0.5: {A: lost(40)}, 0.9: {A: lost(0)}}), "all")
     assert all(math.isnan(found[name]) for name in ("certified", "measured", "loss", "p_value"))
     assert (found["next_p_value"], found["n"], found["tested"]) == (1.0, N, 2)
@@ -112,7 +112,7 @@ def test_tasks_and_lengths_of_a_scope_share_its_error_rate(certify: Callable[...
     assert row(table, "all")["level"] == 0.05
 
 
-def test_a_task_that_is_through_leaves_its_share_to_the_others(certify: Callable[..., pd.DataFrame]) -> None:
+def test_a_finished_task_passes_its_share_on(certify: Callable[..., pd.DataFrame]) -> None:
     table = certify({0.9: {A: lost(0), B: lost(4)}})
     found = row(table, "task", B)
     assert 0.025 < found["p_value"] < 0.05
@@ -237,7 +237,7 @@ def test_dense_runs_alone_have_nothing_to_certify(tmp_path: Path) -> None:
     assert table.attrs["notes"] == ("no run is sparse; there is nothing to certify",)
 
 
-def test_too_few_samples_are_told_and_how_many_it_takes(certify: Callable[..., pd.DataFrame]) -> None:
+def test_too_few_samples_are_reported_with_the_needed_number(certify: Callable[..., pd.DataFrame]) -> None:
     table = certify({0.9: {A: lost(0, 20), B: lost(0, 20)}})
     assert table["certified"].isna().all()
     assert table.attrs["notes"] == (

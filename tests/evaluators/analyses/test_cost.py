@@ -31,7 +31,7 @@ def rows(*folders: Path) -> list[dict[str, Any]]:
     return list(table.to_dict(orient="records"))
 
 
-def test_a_dense_run_costs_what_the_formulas_say(tmp_path: Path) -> None:
+def test_a_dense_run_follows_the_formulas(tmp_path: Path) -> None:
     short, long = rows(made_run(tmp_path / "dense", SCORES))
     assert (short["length"], long["length"]) == (16384, 65536)
     assert long["run"] == long["attention"] == "dense"
@@ -72,7 +72,7 @@ def test_budgets_that_were_given_are_those_of_the_index(tmp_path: Path) -> None:
     assert row["decode_index_reads"] == index_reads(Attention.parse("quest", arguments={"page": 32}), LLAMA_8B, 65526)
 
 
-def test_without_a_shape_the_row_stays_and_no_cost_is_made_up(tmp_path: Path) -> None:
+def test_without_a_shape_the_row_has_no_cost(tmp_path: Path) -> None:
     table = cost(read_runs([made_run(tmp_path / "bare", SCORES, shape=None)]))
     assert list(table["density_prefill"]) == [1, 1]
     assert table.loc[:, "prefill_flops":].isna().all(axis=None)
@@ -80,7 +80,7 @@ def test_without_a_shape_the_row_stays_and_no_cost_is_made_up(tmp_path: Path) ->
     assert note.startswith("bare: the sizes of the model are not known")
 
 
-def test_where_nothing_was_measured_no_cost_is_made_up(tmp_path: Path) -> None:
+def test_without_measurements_there_is_no_cost(tmp_path: Path) -> None:
     table = cost(read_runs([made_run(tmp_path / "q", SCORES, attention="quest", sparsity=0.9, measured={})]))
     assert table[["density_prefill", "prefill_flops", "decode_reads", "decode_speedup"]].isna().all(axis=None)
     assert table["prefill_flops_dense"].notna().all()
@@ -88,7 +88,7 @@ def test_where_nothing_was_measured_no_cost_is_made_up(tmp_path: Path) -> None:
     assert note.startswith("q: what attention computed was not measured")
 
 
-def test_a_method_of_others_has_no_speedup(tmp_path: Path) -> None:
+def test_a_third_party_method_has_no_speedup(tmp_path: Path) -> None:
     table = cost(read_runs([made_run(tmp_path / "t", SCORES, attention="theirs", sparsity=0.5)]))
     assert table["prefill_flops"].notna().all()
     assert table[["prefill_index_flops", "prefill_speedup", "decode_speedup"]].isna().all(axis=None)

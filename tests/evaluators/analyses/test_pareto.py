@@ -45,7 +45,7 @@ def by_run(table: pd.DataFrame, phase: str = "decode") -> dict[str, dict[str, An
     return {row["run"]: row for row in table[table["phase"] == phase].to_dict(orient="records")}
 
 
-def test_of_points_that_differ_clearly_the_frontier_is_sure(draw: Bernoulli) -> None:
+def test_clearly_different_points_have_a_certain_frontier(draw: Bernoulli) -> None:
     good, bad = draw(0.9, 200), draw(0.3, 200)
     assert shares([1, 2], ([0, 1], np.transpose([good, bad]))) == [1, 0]
     assert shares([1, 2], ([0, 1], np.transpose([bad, good]))) == [1, 1]
@@ -62,7 +62,7 @@ def test_the_same_samples_are_drawn_for_points_of_a_cell_and_others_for_other_ce
     assert 0.5 < apart[1] < 0.8
 
 
-def test_a_sample_that_a_point_lacks_is_no_zero() -> None:
+def test_a_missing_sample_is_not_zero() -> None:
     scores = np.asarray([[1.0, 1.0], [1.0, math.nan], [1.0, math.nan], [1.0, math.nan]])
     assert frontier_shares([1, 1], [([0, 1], scores)]) == [(True, 1.0), (True, 1.0)]
 
@@ -227,7 +227,7 @@ def test_where_nothing_is_better_dense_is_the_best_and_gains_nothing(tmp_path: P
     assert (table[["gain", "low", "high"]] == 0).all(axis=None)
 
 
-def test_of_runs_that_score_alike_the_cheapest_is_best(sweep: Path) -> None:
+def test_among_equal_scores_the_cheapest_run_is_best(sweep: Path) -> None:
     assert list(iso_cost(read_runs([sweep]))["best"]) == ["vs-0.9", "quest-0.5"]
 
 

@@ -1,4 +1,4 @@
-"""Runs that know the question before the text and runs that do not stand beside each other, never among each other."""
+"""Runs that know the question before the text and runs that are never mixed in a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs become one table, and each sparse sample stands beside the dense one."""
+"""Runs become one table, and each sparse sample has its dense partner."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_each_sample_knows_what_dense_attention_scored(sweep: Path) -> None:
     assert set(samples[samples["run"] == "dense"]["prefill_sparsity"]) == {0.0}
 
 
-def test_without_a_dense_run_nothing_is_made_up(sweep: Path) -> None:
+def test_without_a_dense_run_there_are_no_dense_scores(sweep: Path) -> None:
     samples = read_runs([sweep / "quest-0.5"]).samples
     assert samples["dense"].isna().all()
 
@@ -68,7 +68,7 @@ def test_what_a_model_cannot_do_is_known_to_all_its_runs(tmp_path: Path) -> None
     assert set(runs.able["run"]) == {"dense", "quest"}
     assert len(runs.inability()) == 1
     assert runs.inability()[0].startswith("unable: story_multihop (1k). ")
-    # Without its dense run nobody knows.
+    # Unknown without its dense run.
     alone = read_runs([sparse])
     assert (len(alone.able), alone.inability()) == (40, [])
     (sparse / COMPARISON).write_bytes(to_json(compare_runs(dense, sparse)))
@@ -94,7 +94,7 @@ def test_a_dense_run_over_other_data_or_of_another_model_is_no_partner(sweep: Pa
     assert samples[samples["run"] == "quest-0.5"]["dense"].isna().all()
 
 
-def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_runs_of_one_name_are_distinguished_by_their_folders(tmp_path: Path) -> None:
     folders = [made_run(tmp_path / model / "dense", DENSE, model=model) for model in ("small", "large")]
     assert [run.name for run in read_runs(folders).runs] == ["small/dense", "large/dense"]
 

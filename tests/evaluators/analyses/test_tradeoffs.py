@@ -55,7 +55,7 @@ def test_each_task_has_its_own_best_method(runs: Runs) -> None:
             best, worst = row(table, method, task, length), row(table, other, task, length)
             assert (best["rank"], best["rank_low"], best["rank_high"]) == (1, 1, 1)
             assert (worst["rank"], worst["rank_low"], worst["rank_high"]) == (2, 2, 2)
-    # On average they are alike: that is what the average hides.
+    # Their averages are equal, which hides the difference.
     average = row(table, "quest", None, math.nan)
     assert (average["rank_low"], average["rank_high"]) == (1, 2)
 

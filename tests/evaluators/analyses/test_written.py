@@ -33,7 +33,7 @@ def rows(runs: Runs) -> list[dict[str, Any]]:
     return list(table.to_dict(orient="records"))
 
 
-def test_what_is_not_solved_costs_too(tmp_path: Path) -> None:
+def test_unsolved_samples_cost_too(tmp_path: Path) -> None:
     runs = made(tmp_path, [1.0, 1.0, 1.0, 0.5], [1.0, 0.75, 0.5, 0.25])
     dense, sparse = rows(runs)
     assert (dense["run"], dense["n"], dense["solved"], sparse["solved"]) == ("dense", 4, 0.75, 0.25)
@@ -49,7 +49,7 @@ def test_what_is_not_solved_costs_too(tmp_path: Path) -> None:
     assert steps[sparse["run"]] < steps["dense"]
 
 
-def test_where_nothing_is_solved_a_solution_has_no_price(tmp_path: Path) -> None:
+def test_without_solutions_there_is_no_cost_per_solution(tmp_path: Path) -> None:
     dense, sparse = rows(made(tmp_path, [1.0, 0.5], [0.75, 0.5]))
     assert math.isnan(sparse["tokens_per_solved"])
     assert math.isnan(sparse["against_dense"])

@@ -57,7 +57,7 @@ def test_engines_answer_in_batches_stay_for_the_next_run_and_are_begun_again(
         # The next run's engine takes over what is loaded.
         later = [output.text.split("; ")[:2] for output in starter.start(made(), 20).generate(asked(20))]
         assert all(first[process] == loaded for process, loaded in later)
-        # One dies in the middle: its batch is answered once, by whoever is free.
+        # One dies in the middle: its batch is answered once, by the next free engine.
         dying = starter.start(made(**{"dies once": str(tmp_path / "died")}), 30)
         again = [output.id for output in dying.generate(asked(20))]
         assert (tmp_path / "died").exists()

@@ -1,4 +1,4 @@
-"""A failure of vLLM is told by its cause, in the words of the process in which it happened, with what helps."""
+"""A failure of vLLM is reported with its cause, in the failing process's words, and a remedy."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_each_engine_answers_its_share_on_its_gpu_and_goes_on_to_the_next_run() 
         running = starter.start(made(), 10)
         answers = {output.id: output.text.split("; ") for output in running.generate(asked(9))}
         assert set(answers) == set(map(str, range(9)))
-        # Alike each time: the engines take turns.
+        # The same each time: the engines take turns.
         of_engine = [{tuple(answers[str(number)]) for number in range(first, 9, 2)} for first in (0, 1)]
         assert [len(one) for one in of_engine] == [1, 1]
         (first,), (second,) = of_engine

@@ -85,7 +85,7 @@ def test_the_order_of_the_file_does_not_matter(tmp_path: Path) -> None:
     expected = [Output(str(line["id"]), str(line["text"]), None) for line in lines]
     assert replayed(written(tmp_path / "a.jsonl", *lines), *ids) == expected
     assert replayed(written(tmp_path / "b.jsonl", *shuffled), *ids) == expected
-    # Outputs that nobody asked for do no harm.
+    # Extra outputs are ignored.
     assert replayed(written(tmp_path / "c.jsonl", *shuffled), *ids[3:5]) == expected[3:5]
 
 

@@ -1,4 +1,4 @@
-"""The engine ``transformers`` on a small random model: greedy, repeatable, counted, and told when it cannot."""
+"""The engine ``transformers`` on a small random model: greedy, repeatable, counted, with clear failures."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ pytestmark = [
 # As the engine has it: another number of threads adds up in another order.
 THREADS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
 SAMPLES, TOKENS = 4, 16
-# One request at a time: what stands beside a prompt in a batch may change its last digits, and so its words.
-# Few processors of the sort that tests run on multiply in bfloat16; they take five times as long.
+# One request at a time: a batch may change the last digits, and so the text. Few processors of the sort that tests run
+# on multiply in bfloat16; they take five times as long.
 ALONE = ["--engine-arg", "max_num_seqs=1", "--engine-arg", "dtype=float32", "--max-new-tokens", TOKENS]
 WINDOW = {"streaming_llm.window": 64}
 SWEEP = ["--attention", "dense,quest,streaming_llm", "--set", "streaming_llm.window=64",
@@ -62,7 +62,7 @@ def data(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sweep(data: Path, short_demo: Path) -> Path:
-    """Runs that nobody stopped: dense, and two methods of which the second takes over the engine of the first."""
+    """Uninterrupted runs: dense, and two methods, the second of which takes over the engine of the first."""
     done = process(data.parent, "evaluate", data, "--model", short_demo, *ALONE, *SWEEP, "-o", data.parent / "sweep",
                    timeout=400)  # fmt: skip
     assert done.code == 0, done.err
@@ -170,7 +170,7 @@ def test_contexts_are_compressed_as_in_transformers(demo: Path, short_demo: Path
                    "-o", tmp_path / "data")  # fmt: skip
     assert done.code == 0, done.err
     methods = ["snapkv", "h2o", "knorm"]
-    # Chunks of prompts that end within contexts and questions; knorm lets requests share what begins alike.
+    # Chunks of prompts that end within contexts and questions; knorm lets requests share common prefixes.
     own = {"vllm": ["--engine-arg", "max_num_seqs=2", "--engine-arg", "max_num_batched_tokens=150"], "transformers": []}
     found: dict[str, list[list[dict[str, Any]]]] = {}
     for engine, more in own.items():
@@ -411,7 +411,7 @@ def test_server_runs_a_method_by_its_options_and_gives_the_same_texts(
         for method in ("streaming_llm", "dense"):
             assert f'sparse_tasks_sparsity_count{{method="{method}",phase="decode"}} {SAMPLES}.0' in told
         assert 'sparse_tasks_kv_read_bytes_total{method="streaming_llm"}' in told
-        # Too long for the server is told before anything is sent.
+        # Prompts too long for the server are reported before anything is sent.
         long = process(tmp_path, "evaluate", data, *options, "--max-new-tokens", "2000", "-o", tmp_path / "long")
         assert long.says("length: 600 is too long for the model", "context of 2,048")
         assert long.code == 2

@@ -142,7 +142,7 @@ HOSTILE = "a/../../etc\n\"quoted\": 'x' # no\t- [a, b]: {c} %\\ \u2028 \u00e9 !!
 
 @pytest.fixture
 def hostile(scored: Scored) -> Scored:
-    """The same run with text in every place that somebody else can write, made to break a format or a path."""
+    """The same run with hostile text in every untrusted field, made to break a format or a path."""
     scored.run["model"] |= {"name": HOSTILE, "revision": HOSTILE}
     scored.run["dataset"] |= {"name": HOSTILE, "revision": HOSTILE}
     scored.run["engine"] |= {"version": HOSTILE, "arguments": {HOSTILE: HOSTILE}}

@@ -143,7 +143,7 @@ def test_time_is_that_of_the_run(scored: Scored) -> None:
     assert record["retrieved_timestamp"] == record["evaluation_timestamp"] == "1795680000"
 
 
-def test_what_cannot_be_known_is_not_claimed(scored: Scored) -> None:
+def test_unknown_values_are_not_claimed(scored: Scored) -> None:
     details = parts(scored)[1]["model_info"]["additional_details"]
     assert (details["deployment_type"], details["model_availability"]) == ("self_deployed", "open_weights")
     scored.run["engine"]["name"] = "openai"

@@ -30,7 +30,7 @@ def test_the_level_that_is_told_is_that_of_the_intervals() -> None:
 
 
 @pytest.mark.parametrize("name", EXPORTS.names())
-def test_nothing_that_is_given_is_changed_and_the_bytes_are_the_same(name: str, scored: Scored) -> None:
+def test_inputs_are_unchanged_and_the_bytes_are_the_same(name: str, scored: Scored) -> None:
     before = json.dumps([scored.run, scored.result, scored.scores, scored.predictions])
     assert scored.files(EXPORTS.get(name)) == scored.files(EXPORTS.get(name))
     assert json.dumps([scored.run, scored.result, scored.scores, scored.predictions]) == before
@@ -57,7 +57,7 @@ def test_hostile_text_stays_data_and_paths_stay_inside(name: str, hostile: Score
 
 
 @pytest.mark.parametrize("name", EXPORTS.names())
-def test_the_way_to_a_folder_on_somebodys_machine_is_not_told(name: str, scored: Scored) -> None:
+def test_local_paths_are_not_exported(name: str, scored: Scored) -> None:
     scored.run["model"] |= {"name": "/home/somebody/models/tiny", "revision": None}
     scored.run["dataset"] |= {"name": "/home/somebody/data/stories", "revision": None}
     scored.run["command_line"] = ["sparse-tasks", "evaluate", "/home/somebody/data/stories"]

@@ -49,7 +49,7 @@ def test_files_are_named_as_lm_eval_names_them(scored: Scored) -> None:
         "Qwen__Qwen3-8B/samples_story_retrieval_64k@quest-0.9_2026-11-26T08-00-00.jsonl",
     ]
     for path in scored.files(files):
-        # Its readers take what stands between the first and the last underscore, and what follows.
+        # Its readers take the parts between the first and the last underscore, and after it.
         name = path.rpartition("/")[2]
         assert name.rpartition("_")[2].removesuffix(".jsonl").removesuffix(".json") == "2026-11-26T08-00-00"
 
@@ -78,7 +78,7 @@ def test_a_task_has_its_metric_with_filter_and_standard_error(scored: Scored) ->
     assert loaded["higher_is_better"][task] == {"ordered_fraction": True}
 
 
-def test_a_standard_error_is_not_made_up(scored: Scored) -> None:
+def test_an_unknown_standard_error_is_not_invented(scored: Scored) -> None:
     scored.scores = scored.scores[:1]
     assert results(scored)["results"]["story_retrieval_64k@quest-0.9"]["ordered_fraction_stderr,none"] == "N/A"
     assert results(scored)["groups"]["64k@quest-0.9"]["average_stderr,none"] == "N/A"
@@ -90,7 +90,7 @@ def test_an_average_is_a_group_of_tasks_that_are_there(scored: Scored) -> None:
     assert set(loaded["group_subtasks"]["64k@quest-0.9"]) == set(loaded["results"])
 
 
-def test_a_limit_is_told_and_the_full_number_is_not_guessed(scored: Scored) -> None:
+def test_a_limit_is_recorded_and_the_full_number_is_not_guessed(scored: Scored) -> None:
     scored.run["dataset"]["limit"] = 3
     loaded = results(scored)
     assert loaded["config"]["limit"] == 3

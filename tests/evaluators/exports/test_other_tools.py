@@ -107,7 +107,7 @@ def test_the_same_bytes_each_time(to: str, ours: Dataset, tmp_path: Path) -> Non
     assert contents(ours.path) == before
 
 
-def test_what_neither_knows_is_one_line(ours: Dataset, tmp_path: Path) -> None:
+def test_unsupported_data_is_one_line(ours: Dataset, tmp_path: Path) -> None:
     done = run("export", ours.path, "--to", "lm_eval_tasks", "-o", tmp_path / "x")
     assert done.code == 2
     assert done.says("to", "lm_eval_tasks", "did you mean 'lm_eval_task'")
@@ -149,7 +149,7 @@ def test_ruler_finds_its_tasks_by_name(ruler: Dataset, tmp_path: Path) -> None:
                 assert match("No idea.", line["outputs"]) == 0.0
 
 
-def test_what_ruler_does_not_know_is_left_out_and_said(ours: Dataset, tmp_path: Path) -> None:
+def test_unsupported_tasks_are_omitted_for_ruler_with_a_notice(ours: Dataset, tmp_path: Path) -> None:
     folder, told = exported(ours, "ruler", tmp_path / "out")
     assert [path.name for path in (folder / "3072").iterdir()] == ["vt"]
     for task in ("story_retrieval", "ruler_niah", "qa_squad", "qa_biographies"):

@@ -15,7 +15,7 @@ from tests.evaluators.leaderboard.handed_in import answered
 
 @pytest.fixture(scope="session")
 def runs(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dense run and a sparse one that fails one sample of four; nobody may change them."""
+    """A dense run and a sparse one that fails one sample of four; read-only."""
     folder = tmp_path_factory.mktemp("handed_in") / "runs"
     answered(folder / "dense", dataset)
     answered(folder / "quest", dataset, attention="quest", sparsity=0.5, wrong=[1])

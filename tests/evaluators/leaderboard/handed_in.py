@@ -126,7 +126,7 @@ def packed(content: bytes, **fields: Any) -> dict[str, Any]:
 
 
 def repacked(run: dict[str, Any], edit: Callable[[Lines], object]) -> None:
-    """Change the predictions of a run, and all that says how many and which they are."""
+    """Change the predictions of a run, and their counts and hashes."""
     lines = unpacked(run)
     edit(lines)
     run["predictions"] = packed("".join(json.dumps(line) + "\n" for line in lines).encode())

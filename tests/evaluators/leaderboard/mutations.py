@@ -107,7 +107,7 @@ def _result_number(document: Document, draw: Draw) -> None:
 
 
 def _better_score(document: Document, draw: Draw) -> None:
-    """The mean and all that goes with it, so that the result agrees with itself."""
+    """The mean and everything derived from it, so the result is consistent."""
     worse = [run for run in document["runs"] if any(config["mean"] < 1 for config in run["result"]["configs"])]
     result = draw.choice(worse or document["runs"])["result"]
     for config in result["configs"]:

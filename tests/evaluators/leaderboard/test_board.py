@@ -34,13 +34,13 @@ SPARSE: Any = {"attention": "quest", "sparsity": 0.9}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Accepted submissions; nobody may change them."""
+    """Accepted submissions; read-only."""
     return accepted(tmp_path_factory.mktemp("accepted"))
 
 
 @pytest.fixture(scope="module")
 def site(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The board of them; nobody may change it."""
+    """The board of them; read-only."""
     built = build(folder, tmp_path_factory.mktemp("board") / "site")
     assert (built.submissions, built.runs) == (5, 10)
     assert built.bytes == (built.site / "index.html").stat().st_size

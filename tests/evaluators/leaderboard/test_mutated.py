@@ -1,4 +1,4 @@
-"""Whatever is handed in gets a verdict, in bounded memory, and no lie is accepted.
+"""Any submission gets a verdict, in bounded memory, and no false claim is accepted.
 
 ``benchmarks/submissions.py`` does the same with ten thousand, and measures their time.
 """

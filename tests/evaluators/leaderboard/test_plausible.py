@@ -1,4 +1,4 @@
-"""Guards what keepers refuse: no honest measurement, and every one that belongs to another run or to none."""
+"""Guards what maintainers refuse: no honest measurement, and all that belong to another run or to none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Without a data set at hand, the check generates it again, believes nothing, and is done with a forged one at once."""
+"""Without a data set, the check regenerates it, trusts nothing, and refuses a forged one at once."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def signed(content: bytes, edit: Edit, number: int = 0) -> bytes:
 
 
 def told(verdict: Verdict) -> list[tuple[str, str]]:
-    """Codes and messages of reasons, once it is sure that they can be printed."""
+    """Codes and messages of reasons, checked to be printable."""
     assert problems(to_builtins(verdict), "verdict-1.0") == []
     for finding in (*verdict.reasons, *verdict.warnings):
         assert f"{finding.where}{finding.message}".isprintable()

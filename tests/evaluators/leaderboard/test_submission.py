@@ -1,4 +1,4 @@
-"""A submission holds every prediction and nothing private, and submissions of strangers are read with care."""
+"""A submission holds every prediction and nothing private, and untrusted submissions are read with care."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_predictions_survive_a_round_trip(honest: bytes, runs: Path, handed_in: 
         predictions = Run(runs / folder).predictions()
         expected = [msgspec.structs.replace(line, seconds=None, seconds_to_first_token=None) for line in predictions]
         assert list(run.predictions()) == expected
-        assert list(run.predictions()) == expected  # as often as one likes
+        assert list(run.predictions()) == expected  # repeatable
     assert read.runs[0].comparison is None
     assert read.runs[1].comparison is not None
     assert read.runs[1].comparison.averages[0].difference == -0.25

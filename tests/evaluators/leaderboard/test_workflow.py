@@ -1,4 +1,4 @@
-"""The keeper's workflow takes new submissions and nothing else, and gives strangers no rights."""
+"""The maintainer's workflow accepts only new submissions, and gives pull requests no rights."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.evaluators.report.sweeps import DENSE, Report, worse
 
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs; nobody may change it."""
+    """A folder of runs; read-only."""
     folder = tmp_path_factory.mktemp("report") / "sweep"
     made_run(folder / "dense", DENSE)
     for method, measured in (("quest", "decode"), ("block_sparse", "prefill")):

@@ -1,4 +1,4 @@
-"""The page says what the analyses say, to whoever reads it, whatever was run."""
+"""The page agrees with the analyses, is accessible, and works for any runs."""
 
 from __future__ import annotations
 
@@ -439,7 +439,7 @@ def test_a_model_that_can_do_nothing_gets_advice_and_no_conclusions(tmp_path: Pa
     assert "--preset small" in root.section("summary").text
     assert [one.attributes["id"] for one in root.all("section")] == ["summary", "sparsity", "unparsed", "settings"]
     assert not root.all("figure")
-    # Beside a model that can, it is named, and does not spoil what is said of that one.
+    # Next to a model that can, it is named, and does not affect the other's results.
     for run in ("dense", "quest"):
         attention = "dense" if run == "dense" else run
         sparsity = None if run == "dense" else 0.5

@@ -1,4 +1,4 @@
-"""Drawings: the same bytes for the same numbers, fit to stand in a page, told apart without colour."""
+"""Drawings: the same bytes for the same numbers, embeddable in a page, readable without colour."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_all_kinds_of_questions_are_asked() -> None:
     assert len({draft.drawn["relations"][1] for draft in drafts("2")}) > 12
 
 
-def test_any_means_as_many_of_one_hop_as_of_two() -> None:
+def test_any_draws_one_and_two_hops_equally() -> None:
     hops = Counter(draft.drawn["hops"] for draft in drafts("any"))
     assert hops.keys() == {1, 2}
     assert 40 < hops[1] < 80
@@ -118,14 +118,14 @@ def test_what_leads_to_the_second_article_is_not_in_the_question() -> None:
         assert between in articles(prompt_of(draft))
 
 
-def test_no_article_gives_both_hops_away() -> None:
+def test_no_article_has_both_hops() -> None:
     for draft in drafts("2"):
         told = articles(prompt_of(draft))
         named = next(title for title in told if title in ask(draft))
         assert not re.search(rf"(?<!\w){re.escape(draft.answer)}(?!\w)", told[named])
 
 
-def test_a_fact_asked_for_stands_in_one_place() -> None:
+def test_a_requested_fact_is_told_once() -> None:
     for draft in [*drafts("1"), *drafts("2")[:40]]:
         for mark in draft.marks():
             text = mark.first.text
@@ -186,7 +186,7 @@ def test_two_articles_that_disagree_have_no_answer() -> None:
     assert any(problem.startswith(f"{firm}: founder is") for problem in audit(broken))
 
 
-def test_an_article_that_stands_twice_is_found() -> None:
+def test_a_duplicate_article_is_found() -> None:
     draft = drafts("1")[0]
     prompt = prompt_of(draft)
     named = next(title for title in articles(prompt) if title in ask(draft))
@@ -219,7 +219,7 @@ def test_a_question_of_another_kind_is_refused() -> None:
         ("Landmark", "1050", "is older than its charter"),
     ],
 )
-def test_a_year_that_cannot_be_is_found(relation: str, year: str, words: str) -> None:
+def test_an_impossible_year_is_found(relation: str, year: str, words: str) -> None:
     marks = {
         "Birth": r"(?:was born|came into the world)",
         "Employment": r"(?:joined the staff|began to work|took a post|was taken on|entered the service)",
@@ -248,7 +248,7 @@ def test_a_place_without_an_article_is_found() -> None:
 
 
 @pytest.mark.parametrize("hops", ["1", "2"])
-def test_gold_stands_anywhere(hops: str) -> None:
+def test_gold_may_be_anywhere(hops: str) -> None:
     # Of two hops every sample counts once, with the first or the last.
     found = [depths(draft)[seed % int(hops)] for seed, draft in enumerate(drafts(hops))]
     assert len(set(found)) == len(found)
@@ -294,7 +294,7 @@ def test_articles_are_right() -> None:
             assert (article.lower() == "an") == (an and word != "one"), f"{article} {word}"
 
 
-def test_hardly_a_phrase_stands_twice_in_an_article() -> None:
+def test_phrases_rarely_repeat_in_an_article() -> None:
     twice, whole = 0, 0
     for seed in range(12):
         for text in articles(prompt_of(draft_of(NAME, f"twice {seed}", 60))).values():

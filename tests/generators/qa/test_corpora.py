@@ -49,7 +49,7 @@ def test_a_group_leaves_out_what_has_no_corpus_and_says_how_to_supply_it() -> No
     assert unanswerable == "qa_squad (squad.json): left out 480 questions that cannot be answered"
 
 
-def test_without_any_corpus_the_biographies_stand_in() -> None:
+def test_without_any_corpus_the_biographies_are_used() -> None:
     tasks, notices = names_of(["qa"])
     assert tasks == ["qa_biographies"]
     assert "no corpus is at hand for qa: qa_biographies stands in" in notices
@@ -76,7 +76,7 @@ def test_a_corpus_that_no_task_takes() -> None:
         make_request(["4k"], ["qa_squad"], corpora=only(SQUAD, TOEFL))
 
 
-def test_what_was_left_out_of_a_corpus_is_told(tmp_path: Path) -> None:
+def test_omitted_questions_of_a_corpus_are_reported(tmp_path: Path) -> None:
     content = made.squad(articles=3)
     content["data"][0]["paragraphs"][0]["qas"][0]["answers"] = [{"text": "Xyzzy", "answer_start": 0}]
     found = find_corpora({SQUAD: str(made.write_json(tmp_path / "dev.json", content))})
@@ -106,7 +106,7 @@ def test_a_bad_corpus_shows_before_anything_is_made(tmp_path: Path) -> None:
         (SQUAD, "a\0b", "is not a file|is not a path"),
     ],
 )
-def test_sources_that_are_none(name: str, source: str, says: str) -> None:
+def test_invalid_sources(name: str, source: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         find_corpora({name: source})
 
@@ -184,7 +184,7 @@ def test_data_sets_are_valid_with_the_corpora_and_without(folder: Path, monkeypa
     assert validate_folder(folder, gold_score, workers=2, corpora=only(SQUAD).values()).problems == []
 
 
-def test_another_corpus_does_not_serve(folder: Path, tmp_path: Path) -> None:
+def test_another_corpus_is_refused(folder: Path, tmp_path: Path) -> None:
     other = find_corpora({SQUAD: str(made.write_json(tmp_path / "other.json", made.squad(2)))})
     with pytest.raises(UsageError, match=r"'qa_squad=other\.json' differs from the data set's"):
         validate_folder(folder, gold_score, corpora=other.values())
@@ -198,7 +198,7 @@ def test_workers_have_the_corpora_and_make_the_same(tmp_path: Path, qwen: Prompt
     assert manifests[0] == manifests[1]
 
 
-def test_where_a_corpus_lies_is_no_part_of_a_sample(tmp_path: Path, qwen: PromptTokenizer) -> None:
+def test_the_location_of_a_corpus_does_not_affect_samples(tmp_path: Path, qwen: PromptTokenizer) -> None:
     moved = find_corpora({SQUAD: str(made.write_json(tmp_path / "elsewhere.json", made.squad()))})
     one, two = (
         api.generate("2k", "qa_squad", 2, corpora={SQUAD: str(found.paths[0])})["qa_squad_2k"].to_list()

@@ -46,9 +46,7 @@ def test_costs_are_those_of_paragraphs(qwen: PromptTokenizer) -> None:
     assert qwen.costs([]) == []
 
 
-def test_they_are_counted_once_a_process_and_once_a_machine(
-    qwen: PromptTokenizer, counting: list[int], cache: Path
-) -> None:
+def test_they_are_counted_once_per_process_and_machine(qwen: PromptTokenizer, counting: list[int], cache: Path) -> None:
     first = document_costs("a" * 64, TEXTS, qwen)
     assert document_costs("a" * 64, TEXTS, qwen) is first
     forget()
@@ -96,7 +94,7 @@ def test_a_damaged_file_is_written_again(
     assert path.read_bytes() == whole
 
 
-def test_a_cache_that_cannot_be_written_costs_time_alone(
+def test_a_read_only_cache_only_costs_time(
     qwen: PromptTokenizer, counting: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no folder")

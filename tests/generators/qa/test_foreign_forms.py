@@ -113,7 +113,7 @@ def test_another_corpus_is_named_by_its_fields_with_what_is_read(name: str, othe
         assert caught.value.exit_code == 2
 
 
-def test_half_a_gzip_is_said_to_be_cut_off(tmp_path: Path) -> None:
+def test_a_truncated_gzip_is_reported(tmp_path: Path) -> None:
     content = gzip.compress(_lines(made.toefl(20, 20)))
     for share in (0.2, 0.6, 0.99):
         (tmp_path / "cut.gz").write_bytes(content[: int(share * len(content))])
@@ -206,7 +206,7 @@ def test_choices_in_the_questions_text(
         ),
     ],
 )
-def test_letters_that_are_no_choices(text: str, choices: list[str], tmp_path: Path) -> None:
+def test_invalid_letters(text: str, choices: list[str], tmp_path: Path) -> None:
     record = {"context": "A text.", "questions": [text], "answer": ["A"]}
     (question,) = read_toefl(corpus(made.write_lines(tmp_path / "t.jsonl", [record]))).questions
     assert list(question.choices) == choices
@@ -295,7 +295,7 @@ def _of(name: str, path: Path) -> dict[str, Corpus]:
     return find_corpora({name: str(path)})
 
 
-def test_what_is_not_there_is_not_there(tmp_path: Path) -> None:
+def test_missing_fields_are_not_invented(tmp_path: Path) -> None:
     asked = [{"question": f"{text}?", "answers": [{"text": text}]} for text in ("cafés", "Zurich", "New  Yorks")]
     article = {"title": "T", "paragraphs": [{"context": "A café in Zürich, not New York.", "qas": asked}]}
     with pytest.raises(BadFileError, match="3 questions whose answer is not in their document"):

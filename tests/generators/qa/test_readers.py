@@ -101,7 +101,7 @@ def test_hotpotqa_json_and_parquet_hold_the_same(tmp_path: Path) -> None:
     assert any(q.answer in ("yes", "no") for q in one.questions)
 
 
-def test_a_question_that_stands_there_twice_is_asked_once(tmp_path: Path) -> None:
+def test_a_duplicate_question_is_asked_once(tmp_path: Path) -> None:
     asked = [qa("Who built it?", "Ada"), qa("who built IT?", "Ada"), qa("Who built it?", "Ada")]
     content = squad_of(("Ada built it.", asked), ("Ada built it again.", asked[:1]))
     found = read_squad(corpus(made.write_json(tmp_path / "a.json", content)))
@@ -109,7 +109,7 @@ def test_a_question_that_stands_there_twice_is_asked_once(tmp_path: Path) -> Non
     assert found.left_out == {"that occur twice": 2}
 
 
-def test_a_document_that_stands_there_twice_is_one(tmp_path: Path) -> None:
+def test_a_duplicate_document_is_merged(tmp_path: Path) -> None:
     content = squad_of(("Ada built it.", [qa("Who?", "Ada")]), ("Ada built\u00a0it.\n", []), ("Ada built it. \n", []))
     found = read_squad(corpus(made.write_json(tmp_path / "a.json", content)))
     assert found.documents == ("A title\nAda built it.", "A title\nAda built\u00a0it.")
@@ -304,7 +304,7 @@ def test_toefl_questions_that_are_wrong(record: dict[str, Any], says: str, tmp_p
         read_toefl(corpus(made.write_lines(tmp_path / "t.jsonl", [{"context": "a .", **record}])))
 
 
-def test_half_a_character_is_found(tmp_path: Path) -> None:
+def test_a_lone_surrogate_is_found(tmp_path: Path) -> None:
     content = squad_of(("Ada \ud83d built it.", [qa("Who?", "Ada")]))
     with pytest.raises(BadFileError, match=r"paragraphs\[0\]\.context holds half a character \(U\+D83D\)"):
         read_squad(corpus(made.write_json(tmp_path / "a.json", content)))
@@ -374,7 +374,7 @@ def test_a_file_without_questions(tmp_path: Path) -> None:
         read_squad(corpus(made.write_json(tmp_path / "b.json", {"data": []})))
 
 
-def test_a_file_that_is_gone(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     for reader, _ in READERS.values():
         with pytest.raises(BadFileError, match=r"gone\.json cannot be read: No such file"):
             reader(corpus(tmp_path / "gone.json"))

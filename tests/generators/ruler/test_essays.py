@@ -117,7 +117,7 @@ def test_bad_files_are_named_with_their_line(content: bytes, message: str, tmp_p
     assert caught.value.exit_code == 2
 
 
-def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     for path, remedy in ((tmp_path / "none.txt", "is not a file"), (tmp_path, "is a folder")):
         with pytest.raises(UsageError, match=remedy):
             find_corpora({"essays": str(path)})

@@ -75,7 +75,7 @@ def test_another_value_gives_another_answer() -> None:
     assert oracle(prompt.replace(other[1], other[1][::-1])) == draft.answer
 
 
-def test_a_key_that_stands_twice_is_found() -> None:
+def test_a_duplicate_key_is_found() -> None:
     draft = draft_of(NAME, "twice", 60)
     prompt = prompt_of(draft)
     pairs = LINE.findall(prompt)

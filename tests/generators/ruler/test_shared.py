@@ -48,7 +48,7 @@ def test_an_unreadable_prompt_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ruler_niah", "ruler_vt", *NEEDLES])
-def test_gold_stands_anywhere(name: str) -> None:
+def test_gold_may_be_anywhere(name: str) -> None:
     # RULER's and its ports' is at one of forty depths, or always at the same place.
     places = []
     for seed in range(150):
@@ -60,7 +60,7 @@ def test_gold_stands_anywhere(name: str) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", LINES)
-def test_gold_stands_anywhere_at_exact_length_too(name: str, qwen: PromptTokenizer) -> None:
+def test_gold_may_be_anywhere_at_exact_length(name: str, qwen: PromptTokenizer) -> None:
     # What the fitter adds must not push the evidence to one side.
     request = make_request([4_096], [name])
     samples = [make_sample(request, qwen, request.tasks[0], 4_096, index) for index in range(24)]
@@ -91,7 +91,7 @@ def test_order_of_the_keys_says_nothing_about_their_places(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_offers_cost_what_they_say(name: str) -> None:
+def test_offers_have_their_stated_cost(name: str) -> None:
     # Texts that come and go, as the fitter hears of them, are those that come and go.
     draft = draft_of(name, "offers", 60)
     for k in range(60):

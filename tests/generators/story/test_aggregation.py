@@ -31,7 +31,7 @@ def test_the_oracle_finds_the_answer_at_any_size(
     json.dumps(draft.drawn)
 
 
-def test_mixed_asks_every_kind_but_the_purse_about_as_often() -> None:
+def test_mixed_asks_every_kind_except_the_purse_equally() -> None:
     kinds = Counter(draft_of(NAME, seed, 10).drawn["kind"] for seed in range(250))
     assert set(kinds) == MIXED
     assert min(kinds.values()) > 25
@@ -131,7 +131,7 @@ def test_kept_is_never_empty_and_never_everything() -> None:
     assert set(sizes) == {1, 2, 3, 4, 5}
 
 
-def test_kept_things_were_bought_or_given_and_some_were_asked_for_in_vain() -> None:
+def test_kept_things_were_bought_or_given_among_failed_attempts() -> None:
     acquired, refused = Counter(), 0
     for seed in range(40):
         draft = draft_of(NAME, seed, 16, kind="kept")

@@ -67,7 +67,7 @@ def test_sales_lie_chapters_behind_what_came_before() -> None:
     assert sum(late - early > 40 for early, late in zip(marks[::2], marks[1::2], strict=True)) >= 3
 
 
-def test_one_count_that_is_wrong_is_worth_nothing() -> None:
+def test_one_wrong_count_scores_zero() -> None:
     draft = draft_of(NAME, "wrong", 9)
     for place, line in enumerate(draft.answers):
         name, count = line.split(": ")

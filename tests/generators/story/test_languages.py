@@ -182,7 +182,7 @@ def test_text_is_typeset(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", OTHERS)
-def test_hardly_a_sentence_stands_twice_in_a_chapter(code: str) -> None:
+def test_sentences_rarely_repeat_in_a_chapter(code: str) -> None:
     tongue, twice, total = language(code), 0, 0
     for seed in range(3):
         prompt = prompt_of(fill(draft_of("story_aggregation", f"twice {seed}", 30, language=code), 10))

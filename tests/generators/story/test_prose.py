@@ -139,7 +139,7 @@ def test_no_two_chapters_are_alike() -> None:
         assert len(set(bare)) == len(bare), name
 
 
-def test_hardly_a_sentence_stands_twice_in_a_chapter() -> None:
+def test_sentences_rarely_repeat_in_a_chapter() -> None:
     twice, all_of_them = 0, 0
     for prompt in prompts().values():
         for chapter in chapters_of(prompt):
@@ -149,7 +149,7 @@ def test_hardly_a_sentence_stands_twice_in_a_chapter() -> None:
     assert twice / all_of_them < 0.001
 
 
-def test_hardly_a_frame_stands_twice_in_a_paragraph() -> None:
+def test_frames_rarely_repeat_in_a_paragraph() -> None:
     # Five words in a row that come back in the same paragraph catch the eye; names and things are left out.
     back, all_of_them = 0, 0
     for prompt in prompts().values():
