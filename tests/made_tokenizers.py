@@ -1,4 +1,4 @@
-"""Small tokenizers of every sort, trained on the spot: no network, no files that nobody can read."""
+"""Small tokenizers of every sort, trained on the spot: no network, no opaque files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of methods by which tests iterate."""
+"""Names of methods for parametrized tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes with a core each, on this machine, in a process of its own.
+"""A Ray cluster of two nodes with a core each, on this machine, in a separate process.
 
 ``python -m tests.ray_cluster`` starts one to try things out by hand; it ends with its standard input.
 """

@@ -36,7 +36,7 @@ def python_of(name: str) -> list[str]:
 
 
 def commands() -> Iterator[list[str]]:
-    """All commands in blocks of code, without prompts, comments and brackets of usage, each behind its page."""
+    """All commands in code blocks, without prompts, comments and usage brackets, each with its page."""
     for page in PAGES:
         shown = re.findall(
             r"^ *```(?:sh|text|console)\n(.*?)^ *```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL

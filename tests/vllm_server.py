@@ -19,7 +19,7 @@ from pathlib import Path
 
 
 def first_layers(model: Path, folder: Path, layers: int) -> Path:
-    """The first layers of a model, as a model of its own."""
+    """The first layers of a model, as a separate model."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -50,7 +50,7 @@ def serving(model: str, folder: Path, *options: str, **environment: str) -> Iter
         port = free.getsockname()[1]
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
-            # What "vllm serve" runs; the CPU build's own command looks for its version under another name, and fails.
+            # What "vllm serve" runs; the CPU build's own command fails looking for its version under another name.
             [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
              "--served-model-name", "demo-model", "--host", "127.0.0.1", "--port", str(port),
              "--max-model-len", "2048", "--enforce-eager", "--generation-config", "vllm", *options],

@@ -145,7 +145,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(
     assert len(recorded) - files(folder) in (0, 1)
 
 
-@pytest.mark.slow  # tracing takes SIGTERM for itself
+@pytest.mark.slow  # coverage tracing replaces the SIGTERM handler
 @pytest.mark.parametrize("whole_group", [True, pytest.param(False, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(("sent", "told"), [("SIGTERM", "stopped by SIGTERM"), ("SIGHUP", "stopped by SIGHUP")])
 def test_other_signals_stop_it_as_well(

@@ -15,7 +15,7 @@ import pytest
 from sparse_tasks.generators.task import TASKS, Draft, parameters
 from tests.generators.drafts import ALL_LOCALES, draft_of, task_of
 
-pytestmark = pytest.mark.slow  # without tracing: what runs has tests of its own
+pytestmark = pytest.mark.slow  # without coverage tracing: the code has its own tests
 
 SAMPLES = 200
 MOST = 0.05

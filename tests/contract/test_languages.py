@@ -18,7 +18,7 @@ from tests.evaluators.metrics import METRICS
 from tests.generators.drafts import STORIES
 from tests.schemas.validation import problems
 
-pytestmark = pytest.mark.slow  # without tracing: what runs has tests of its own
+pytestmark = pytest.mark.slow  # without coverage tracing: the code has its own tests
 
 CASES = [pytest.param(name, code, id=f"{name} {code}") for name in STORIES for code in languages() if code != "en"]
 TOKENIZERS = [
@@ -85,7 +85,7 @@ def test_begun_answers_are_asked_for_without_an_explanation(name: str, code: str
 def test_oracle_reads_the_answer_from_the_prompt_alone(name: str, code: str, position: str) -> None:
     for index, template in enumerate(("auto", "none")):
         sample = sample_in(code, name, load_once("qwen2.5", template), index=index, question_position=position)
-        # A task that does not know the language: that, too, stands in the prompt.
+        # A task without the language, which must also follow from the prompt.
         task = TASKS.get(name).from_settings({})
         assert task.oracle(sample.prompt) == sample.answer
         assert task.audit(sample.prompt) == []

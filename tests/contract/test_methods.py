@@ -45,7 +45,7 @@ from sparse_tasks.core.parameters import parameters
 from tests.attention.methods.naive import index_reference, step_reference
 from tests.methods import OURS
 
-pytestmark = pytest.mark.slow  # without tracing: what runs has tests of its own
+pytestmark = pytest.mark.slow  # without coverage tracing: the code has its own tests
 
 PREFILL = [name for name in OURS if METHODS.get(name).phase is Phase.PREFILL]
 EVICT = [name for name in OURS if METHODS.get(name).phase is Phase.EVICT]
@@ -56,7 +56,7 @@ structured = functools.cache(examples.structured)
 
 
 def density(method: Method, n: int, steps: int = 3) -> float:
-    """Of a prompt, or of the steps after one, what is computed over what is there; sees that indices are sound."""
+    """Computed over dense interactions of a prompt, or of the steps after one; also checks the indices."""
     q, k, v = structured(n + steps, HEADS, KV_HEADS, SIZE, seed=n)
     if isinstance(method, PrefillMethod):
         out, indices = sparse_prefill(method, q[:n], k[:n], v[:n], impl="torch")
@@ -78,7 +78,7 @@ def density(method: Method, n: int, steps: int = 3) -> float:
 
 
 def check_pages(index: PageIndex, length: int) -> None:
-    """Pages are listed once, in order, and hold what is there."""
+    """Pages are listed once, in order, and within the sequence."""
     assert index.pages.dtype == index.counts.dtype == torch.int32
     assert ((index.counts >= 1) & (index.counts <= index.pages.shape[2])).all()
     for head in range(KV_HEADS):
@@ -152,7 +152,7 @@ def test_short_and_ragged_inputs_work(name: str, n: int) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_zero_sparsity_sees_everything(name: str, n: int) -> None:
     kind = METHODS.get(name)
-    # What evicts at each step keeps as many tokens as the prompt had; the first step still sees all.
+    # Step-wise eviction keeps as many tokens as the prompt has; the first step still sees all.
     steps = 1 if issubclass(kind, EvictMethod) and kind.each_step else 3
     assert density(kind(sparsity=0.0), n, steps) == 1
 

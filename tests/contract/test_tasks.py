@@ -23,7 +23,7 @@ from tests.generators.requests import make_request
 from tests.made_corpora import made_corpora
 from tests.schemas.validation import problems
 
-pytestmark = pytest.mark.slow  # without tracing: what runs has tests of its own
+pytestmark = pytest.mark.slow  # without coverage tracing: the code has its own tests
 
 TASK_NAMES = TASKS.names()
 LENGTHS = (8_192, 9_999, 12_345, 16_384, 40_000)
@@ -63,7 +63,7 @@ make_once = functools.cache(make)
 
 
 def sample_of(name: str, tokenizer: PromptTokenizer, length: int = 6_000, index: int = 0, **options: object) -> Sample:
-    """As of ``make``, but most tests are about the same samples. Defaults are part of the cache's key."""
+    """Cached ``make``, since most tests use the same samples. Defaults are part of the cache's key."""
     return make_once(name, tokenizer, length, index, **options)
 
 

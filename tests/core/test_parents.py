@@ -125,7 +125,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow  # tracing takes SIGTERM for itself
+@pytest.mark.slow  # coverage tracing replaces the SIGTERM handler
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_processes_without_data_are_killed_at_a_signal(sent: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "stubborn.py").write_text(STUBBORN)
@@ -169,7 +169,7 @@ def test_a_watcher_waits_for_its_parent_and_keeps_no_pipe_open(sent: signal.Sign
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.slow  # tracing takes SIGTERM for itself
+@pytest.mark.slow  # coverage tracing replaces the SIGTERM handler
 @pytest.mark.parametrize(("sent", "ignored"), [("TERM", False), ("HUP", False), ("HUP", True)])
 def test_a_signal_that_stops_lets_everything_end(sent: str, ignored: bool, tmp_path: Path) -> None:
     script = (

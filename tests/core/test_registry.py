@@ -115,7 +115,7 @@ def test_a_look_up_waits_for_a_loading_thread() -> None:
 
     def load() -> None:
         registry.register("quest", "QUEST")
-        assert registry.names() == ["quest"]  # what is imported may look up what is there
+        assert registry.names() == ["quest"]  # imported modules may look up existing members
         begun.set()
         assert go_on.wait(10)
         registry.register("snapkv", "SNAPKV")

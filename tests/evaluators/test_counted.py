@@ -1,4 +1,4 @@
-"""Shapes of models say as many parameters as transformers' modules have, or there is none."""
+"""Shapes of models give the parameter counts of transformers' modules, or are None."""
 
 from __future__ import annotations
 

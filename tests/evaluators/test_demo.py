@@ -1,4 +1,4 @@
-"""The demo model comes from the Hub, else from a package, and where neither is there the user hears of both."""
+"""The demo model comes from the Hub, else from a package; without either, the error names both."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_p_values_hold_for_means_over_tasks_of_unequal_size(one: list[float], ot
 @settings(max_examples=60)
 @given(st.lists(st.lists(st.floats(0.01, 1), min_size=5, max_size=5), min_size=1, max_size=12))
 def test_p_values_hold_for_graded_losses(weights: list[list[float]]) -> None:
-    """Losses of whole quarters, each sample with a distribution of its own."""
+    """Losses in quarters, each sample with its own distribution."""
     shares = [np.array(row) / math.fsum(row) for row in weights]
     n = len(shares)
     tolerance = math.fsum(float(share @ np.arange(5)) / 4 for share in shares) / n
@@ -240,7 +240,7 @@ def test_p_values_match_mapie_up_to_rounding(n: int, tolerance: float, binary: b
     theirs = float(methods.compute_hoeffding_bentkus_p_value(np.array([k / n]), n, tolerance, binary)[0, 0])
     ours = hoeffding_bentkus_p_value(counted(k, n), tolerance, all_or_nothing=binary)
     rounded_up = math.ceil(n * (k / n)) > k
-    not_alike = binary and k > n * tolerance - 1  # where the tail does not hold for samples that are not alike
+    not_alike = binary and k > n * tolerance - 1  # where the tail does not hold for heterogeneous samples
     if not rounded_up and not not_alike:
         assert ours == pytest.approx(min(1.0, theirs), rel=1e-7, abs=1e-300)
     elif not not_alike:

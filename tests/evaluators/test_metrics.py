@@ -28,7 +28,7 @@ _WORDS = st.one_of(
     st.sampled_from(["and", "O'Brien", "the", "Wells,", "Inn", "Chapter", "1,234", "a", "No."]),
 )
 _PHRASES = st.lists(_WORDS, min_size=1, max_size=4).map(" ".join)
-# "3, 17 and 42" on a line of its own is three entries, so it is not drawn as one.
+# "3, 17 and 42" on its own line is three entries, so it is not drawn as one.
 _SEVERAL_NUMBERS = re.compile(r"(?:chapter\s)?[0-9,]+(?:\s+(?:and|[0-9,]+))+\.?", re.IGNORECASE)
 _ENTRIES = st.one_of(_PHRASES, st.tuples(_WORDS, _PHRASES).map(": ".join)).filter(
     lambda entry: normalise(entry) and not _SEVERAL_NUMBERS.fullmatch(entry)
@@ -256,5 +256,5 @@ def test_squads_exact_match_is_the_best_over_references(given: str, value: float
 def test_squads_exact_match_has_squads_tokens() -> None:
     assert squad_em("the Duke of the Normans", ["Duke of Normans"]) == 1.0
     assert squad_em("the", ["The"]) == 1.0  # nothing but articles keeps them
-    assert squad_em("SaintDenis", ["Saint-Denis"]) == 1.0  # punctuation goes without a blank in its place
+    assert squad_em("SaintDenis", ["Saint-Denis"]) == 1.0  # punctuation is removed without a blank
     assert squad_em("Otter", ["Quay"]) == 0.0

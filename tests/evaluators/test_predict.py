@@ -1,4 +1,4 @@
-"""Whatever an engine does, a run keeps what it answered, goes on, and ends as one that nothing happened to."""
+"""Whatever an engine does, a run keeps its answers, resumes, and ends as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 class Noted:
-    """Writes down what it is told."""
+    """Records calls."""
 
     def __init__(self) -> None:
         self.told: list[Any] = []

@@ -18,7 +18,7 @@ GOLD = ["Chapter 7: 215; old brass bell", "Chapter 9: 204; nothing", "Chapter 12
         (GOLD[:2], 2),
         (GOLD[:1], 1),
         ([], 0),
-        # What stands behind a mistake earns nothing, though it be right.
+        # Correct steps after a mistake do not count.
         (["Chapter 7: 214; old brass bell", *GOLD[1:]], 0),
         ([GOLD[0], "Chapter 9: 204", GOLD[2]], 1),
         ([GOLD[0], GOLD[2]], 1),

@@ -38,7 +38,7 @@ def scores(seed: int, right: float = 0.8, unsure: float = 0.2) -> dict[tuple[str
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
-    """A dense run, a sparse one that is alike but for chance, and three repeats of the dense one."""
+    """A dense run, a sparse one that differs only by chance, and three repeats of the dense one."""
     dense = made_run(tmp_path / "dense", scores(0))
     sparse = made_run(tmp_path / "quest", scores(1), **QUEST)
     return [dense, sparse, *(made_run(tmp_path / f"again-{seed}", scores(seed)) for seed in (2, 3, 4))]
@@ -84,7 +84,7 @@ def test_both_runs_may_be_repeated(runs: list[Path], tmp_path: Path) -> None:
     for ours, theirs in zip(both.rows, alone.rows, strict=True):
         assert ours.serving
         assert theirs.serving
-        # The sparse run never changes: half of the variance is gone.
+        # The sparse run never changes, so half of the variance is missing.
         assert ours.serving.sd == pytest.approx(theirs.serving.sd / 2**0.5)
         assert ours.serving.changed == theirs.serving.changed / 2
 

@@ -1,4 +1,4 @@
-"""A run's folder: written once, repaired after a kill, held by one process, and refused when it is somebody else's."""
+"""A run's folder: written once, repaired after a kill, locked by one process, and refused for another run."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def test_predictions_are_put_in_order(folder: Path) -> None:
         unchanged = path.stat().st_ino
         run.put_in_order(ids)
         assert path.stat().st_ino == unchanged
-        # What was open is not written to behind the new file's back.
+        # The old open file is not written to after the replacement.
         run.add(prediction(3))
         run.put_in_order([*reversed(ids), "ruler_niah-4096-3"])
         run.add(prediction(4))

@@ -84,7 +84,7 @@ def test_a_chat_holds_earlier_questions_with_their_gold_answers(
             assert text.count(turn["question"]) == (other <= number)
             assert text.count(f"<answer>\n{turn['answer']}\n</answer>") == (other < number)
         assert text.endswith("<answer>\n") == begin_answer
-    # What is written once stands at the same place in all of them.
+    # Fixed parts are at the same place in all of them.
     assert all(text.startswith(texts[0][: texts[0].index(row["question"])]) for text in texts)
 
 

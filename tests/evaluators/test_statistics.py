@@ -25,7 +25,7 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
 def entries(of: int, a: float, b: float) -> Draw:
-    """Scores of a task that asks for so many entries, samples being unequally hard (beta-binomial)."""
+    """Scores of a task with this many entries, with samples of varying difficulty (beta-binomial)."""
     return lambda rng, shape: rng.binomial(of, rng.beta(a, b, shape)) / of
 
 
@@ -50,7 +50,7 @@ def failing(share: float, draw: Draw) -> Draw:
 
 
 def pairs(of: int, a: float, b: float, kept: float) -> Draw:
-    """Differences of two runs that answer alike hard samples, the second knowing a share of what the first does."""
+    """Differences of two runs on samples of equal difficulty, the second knowing a share of what the first knows."""
 
     def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         easy = rng.beta(a, b, shape)
@@ -110,7 +110,7 @@ def coverage(draw: Draw, n: int, interval: Callable[[list[float]], Interval], ru
 
 
 def assert_holds(share: float, runs: int, low: float = 0.93, high: float = 0.97) -> None:
-    """Coverage in [low, high], as far as so many runs can tell: two standard errors of the share."""
+    """Coverage in [low, high], up to two standard errors of the share."""
     noise = 2 * math.sqrt(0.95 * 0.05 / runs)
     assert low - noise <= share <= high + noise, f"covers {share:.1%}"
 
@@ -172,7 +172,7 @@ def test_interval_of_a_difference_has_its_coverage(shape: str, n: int) -> None:
 
 
 def test_no_observed_difference_is_not_certainty() -> None:
-    # Wilson's upper limit for 0 of 20: so many samples may differ, for all that was seen.
+    # Wilson's upper limit for 0 of 20: the share of samples that may still differ.
     limit = mean_interval([0.0] * 20).high
     assert difference_interval([0.0] * 20) == Interval(-limit, limit, "gains_losses")
     assert limit == pytest.approx(0.1611, abs=1e-4)

@@ -1,4 +1,4 @@
-"""Guards sweeps: what is run, in which order and folder, that it goes on where it was, and that engines end."""
+"""Guards sweeps: what is run, in which order and folder, resuming, and stopping engines."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_folder_without_a_name_says_what_computes_attention(
 
 @pytest.fixture
 def able(fake: Any) -> Any:
-    """The fake engine runs methods, goes on with another's model if it is told so, and answers worse when sparse."""
+    """The fake engine runs methods, takes over another's model on request, and answers worse when sparse."""
 
     class Able(fake):  # type: ignore[misc]
         runs_methods = True
@@ -345,7 +345,7 @@ def test_an_engine_that_runs_no_methods_is_refused_with_those_that_do(
 
 
 class Noted:
-    """Stands in for an engine, and writes down what happens to it."""
+    """Replaces an engine, and records calls."""
 
     def __init__(self, name: str, log: list[Any], takes_over: bool = False, fails: bool = False) -> None:
         self.name, self.log, self.takes_over, self.fails = name, log, takes_over, fails

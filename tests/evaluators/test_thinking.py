@@ -1,4 +1,4 @@
-"""Blocks of thought: a draft never counts, an answer behind them does, and their tokens are counted apart."""
+"""Blocks of thought: a draft never counts, an answer after them does, and their tokens are counted separately."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def test_replayed_outputs_learn_it_from_the_data_set_or_the_user(
 
 @pytest.mark.parametrize("family", WRITTEN)
 def test_a_draft_after_a_bare_prompt_never_counts(family: str, tmp_path: Path, model: Path, outputs: Any) -> None:
-    """A bare prompt begins the explanation, which stands before the text where that is scored."""
+    """A bare prompt begins the explanation, which is prepended for scoring."""
     made, (start, end) = tmp_path / "bare", WRITTEN[family]
     arguments = ["-l", "1100", "-t", "ruler_vt", "-n", "2", "-w", "1", "--tokenizer", model]
     assert run("generate", *arguments, "--chat-template", "none", "-o", made).code == 0

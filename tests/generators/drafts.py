@@ -48,7 +48,7 @@ def depths(draft: Draft) -> list[float]:
 
 
 def fill(draft: Draft, times: int) -> Draft:
-    """The draft with filler of every size behind its passages."""
+    """The draft with filler of every size after its passages."""
     for _ in range(times):
         for make in draft.offers:
             offer = make()

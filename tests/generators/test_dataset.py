@@ -46,7 +46,7 @@ STRANGERS = {"notes.txt": b"mine", "2048/mine.parquet": b"mine too", "2048": Non
 
 
 class Killed(BaseException):
-    """The process is gone: whatever it would still have done to the disk, it does not do."""
+    """The process was killed: later disk operations do not happen."""
 
 
 class Disk:
@@ -65,7 +65,7 @@ class Disk:
         killed = isinstance(self._error(), Killed)
         with pytest.MonkeyPatch.context() as patch:
             for name in (*self.CREATE, *self.DELETE):
-                # A full disk lets go of files.
+                # A full disk still allows deleting files.
                 patch.setattr(os, name, self._wrapped(getattr(os, name), fails=killed or name in self.CREATE))
             patch.setattr(tempfile, "mkstemp", self._wrapped(tempfile.mkstemp, fails=True))
             yield self
@@ -102,7 +102,7 @@ def make(qwen: PromptTokenizer) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def clean(make: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What each request makes when nothing goes wrong."""
+    """The undisturbed result of each request."""
     root = tmp_path_factory.mktemp("clean")
     for name in REQUESTS:
         make(root / name, name)
@@ -110,7 +110,7 @@ def clean(make: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPath
 
 
 def kill(make: Callable[..., Any], path: Path, name: str, after: int | None) -> int:
-    """Run until so many steps were done to the disk; returns the steps done."""
+    """Run until this many disk operations were done; returns their number."""
     with Disk(after, Killed)() as disk, contextlib.suppress(Killed):
         make(path, name, overwrite=True)
     return disk.steps
@@ -202,7 +202,7 @@ def test_second_run_changes_nothing(make: Callable[..., Any], clean: dict[str, P
 def test_resumed_run_opens_each_finished_file_once_and_reads_little_of_it(
     make: Callable[..., Any], clean: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a data set of thousands of files goes on in seconds."""
+    """So that a data set of thousands of files resumes in seconds."""
     folder = shutil.copytree(clean["b"], tmp_path / "data")
     files = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.parquet"))
     hurt(folder / files[-1], "cut")
@@ -282,7 +282,7 @@ def test_the_result_does_not_depend_on_earlier_runs(
         for number, (name, after, damage) in enumerate(actions):
             kill(make, path, name, after)
             if number == 0 and (path / PROGRESS).exists() | (path / MANIFEST).exists():
-                # Somebody else's files come into a folder that is ours; they stay, and we do not stumble over them.
+                # Foreign files in our folder are kept and ignored.
                 for stranger, content in STRANGERS.items():
                     (path / stranger).parent.mkdir(exist_ok=True)
                     if content is not None:
@@ -341,7 +341,7 @@ def test_full_disk_at_any_step_is_reported_and_the_next_run_resumes(
             assert re.search(f"cannot write {re.escape(str(path))}.*: No space left on device", told)
         if path.exists():
             assert whole(path, clean)
-            # No half file is left behind, hidden or not.
+            # No partial file is left, hidden or not.
             assert not [name for name in contents(path) if ".sparse_tasks-" in name]
             assert LOCK not in contents(path)
         finished = [name for name in contents(path) if name.endswith(".parquet")] if path.exists() else []

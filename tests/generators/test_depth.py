@@ -68,7 +68,7 @@ def test_anything_else_is_refused_with_the_right_form(text: str) -> None:
 
 @given(_DEPTHS)
 def test_what_is_printed_parses_to_the_same(depth: Depth) -> None:
-    # It stands in the key of samples and in the manifest.
+    # It is part of the key of samples and of the manifest.
     assert parse_depth(str(depth)) == depth
     assert (str(depth) == "uniform") == depth.uniform == (depth == Depth())
 

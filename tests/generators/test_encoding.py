@@ -59,7 +59,7 @@ class ErringLate(Erring):
 
 
 class ErringFromThen(Erring):
-    """An encoder that goes wrong after so many texts, and stays so."""
+    """An encoder that fails permanently after this many texts."""
 
     after: ClassVar[int]
     texts: ClassVar[int]
@@ -216,7 +216,7 @@ def test_data_sets_are_the_same_whatever_encoder_counts(
     folder = tmp_path / "data"
     manifest = generate_folder(data_request, small, folder, workers)
     assert data(contents(folder)) == data(plain)
-    # Which one it was is told of each file, and decides about nothing.
+    # The encoder is recorded for each file, without effect on samples.
     assert {file.encoder for file in manifest.files.values()} == {LABEL}
     files = {name: {**entry, "encoder": LABEL} for name, entry in as_json(plain)["files"].items()}
     assert read_json(folder / MANIFEST) == as_json(plain) | {"files": files}
@@ -224,7 +224,7 @@ def test_data_sets_are_the_same_whatever_encoder_counts(
         report = validate_folder(folder, gold_score, tokenizer=source, workers=workers, full=full)
         assert report.problems == []
         assert report.samples == 16
-    # A folder that is there already stays as it is.
+    # An existing folder is unchanged.
     assert generate_folder(data_request, small, folder, encoder="hf") == manifest
 
 

@@ -104,7 +104,7 @@ def line(stream: Stream, words: int | None = None) -> str:
 
 
 def behind(stream: Stream, body: list[Passage], words: int) -> Offer:
-    """Filler behind any passage."""
+    """Filler after any passage."""
     text, passage = line(stream, words), stream.choice(body)
     return Offer([text], [], lambda: passage.followers.append(text))
 

@@ -1,4 +1,4 @@
-"""One sample of a data set folder, found by task, index and length; what is not there is told with what is."""
+"""One sample of a data set folder, found by task, index and length; errors list what exists."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sample(qwen: PromptTokenizer) -> Sample:
 
 
 def write(folder: Path, sample: Sample, task: str, length: int, *shards: int) -> None:
-    """Shards of so many rows each, numbered through."""
+    """Shards of this many rows each, numbered consecutively."""
     (folder / str(length)).mkdir(parents=True, exist_ok=True)
     index = 0
     for k, rows in enumerate(shards):

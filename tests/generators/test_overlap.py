@@ -33,7 +33,7 @@ def test_shares(question: str, evidence: list[str], share: float) -> None:
         ("de", "Was ist das für ein Ort?", "Das ist ein Dorf, für das wir kein Wort haben.", 0.0),
         ("es", "¿Quién compró las tazas rojas?", "Ana compraba una taza roja.", 1.0),
         ("es", "¿A qué lugar llegó?", "Una a la que él no fue.", 0.0),
-        # Where no blanks stand between words, their characters are compared.
+        # Without blanks between words, characters are compared.
         ("zh", "第 XIV 节抵达的是何处？", "王芳在第14章到了白鹭渡。", 0.0),
         ("zh", "到了白鹭", "王芳在白河到站", 0.5),
     ],

@@ -1,4 +1,4 @@
-"""Runs inspect_ai on a data set on the Hub, in a process of its own, as ``inspect eval hf/ORG/NAME`` does.
+"""Runs inspect_ai on a data set on the Hub, in a separate process, like ``inspect eval hf/ORG/NAME``.
 
 Reads from standard input what a mock model says to each prompt, and prints what inspect makes of it.
 """

@@ -80,7 +80,7 @@ class Repo:
         return {path: blob.content for path, blob in self.commits[self.refs[ref]].items() if path != ".gitattributes"}
 
     def put(self, path: str, content: bytes) -> None:
-        """A change by somebody else."""
+        """A concurrent change."""
         self.add("main", self.commits[self.refs["main"]] | {path: Blob(content, lfs=False)}, f"add {path}")
 
 
@@ -188,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             if method != "HEAD":
                 self.wfile.write(content)
-        except OSError:  # nobody listens any more
+        except OSError:  # the client disconnected
             self.close_connection = True
 
     # --- repositories ---

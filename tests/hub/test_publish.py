@@ -35,7 +35,7 @@ def contents(data: Dataset) -> dict[str, bytes]:
     }
 
 
-# --- what is there afterwards ---
+# --- results ---
 
 
 def test_a_new_data_set_takes_one_commit(hub: FakeHub, data: Dataset) -> None:
@@ -161,7 +161,7 @@ def test_a_pull_request_needs_something_to_change(hub: FakeHub, data: Dataset) -
     assert hub.repos[NAME].refs.keys() == {"main"}
 
 
-# --- what goes wrong ---
+# --- failures ---
 
 
 def test_an_interrupted_upload_resumes(hub: FakeHub, data: Dataset) -> None:

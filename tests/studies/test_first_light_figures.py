@@ -32,7 +32,7 @@ RUNS = (
 
 @pytest.fixture(scope="module")
 def submissions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Submissions as ``run`` keeps them, of two depths; data sets and runs are gone."""
+    """Submissions as ``run`` keeps them, of two depths; data sets and runs are deleted."""
     folder = tmp_path_factory.mktemp("first-light")
     for name, depth in (("made-1k", "uniform"), ("made-1k-needle-0.95-1", "0.95-1")):
         tasks = ["ruler_niah_single_1"] + (["ruler_vt", "ruler_fwe"] if depth == "uniform" else [])

@@ -1,4 +1,4 @@
-"""Each statement on made runs of which the truth is known: true, false, and not to be told."""
+"""Each statement on synthetic runs of known truth: true, false, and undecided."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_scores_are_those_of_one_measured_sparsity() -> None:
     half = study.interpolated([(0.0, np.ones(2)), (0.5, low), (0.9, high)], 0.7)
     assert half == pytest.approx([0.5, 1.0])
     assert study.interpolated([(0.0, low), (0.6, high)], 0.7) is None
-    # A run that is next to it stands for it, on either side: no grain of another run is mixed into each sample.
+    # A nearby run on either side is used directly, without interpolation.
     for near in (0.696, 0.704):
         assert study.interpolated([(0.0, low), (near, high)], 0.7) == pytest.approx(high)
     assert study.interpolated([(0.0, low), (0.6, low), (0.6, high)], 0.6) == pytest.approx(low)

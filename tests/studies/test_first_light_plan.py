@@ -87,4 +87,4 @@ def test_what_is_stopped_ends_with_all_that_it_started() -> None:
     process = subprocess.Popen(["sh", "-c", "sleep 60 & wait"], start_new_session=True)
     command["ended"](process.pid)
     assert process.wait(10) == -9
-    command["ended"](process.pid)  # whoever is gone is no problem
+    command["ended"](process.pid)  # already ended

@@ -1,4 +1,4 @@
-"""Chat templates: rendered as transformers does, the same on any day, and harmless whoever wrote them."""
+"""Chat templates: rendered as in transformers, independent of the date, and sandboxed."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_the_frontier_is_what_no_point_beats(points: list[tuple[int, int]]) -> N
     found = frontier_shares(costs, [(range(len(points)), np.asarray([scores]))], resamples=3)
     for number, (price, score) in enumerate(points):
         beaten = any(p <= price and s >= score and (p, s) != (price, score) for p, s in points)
-        assert found[number] == (not beaten, float(not beaten))  # one sample, so that all resamples are alike
+        assert found[number] == (not beaten, float(not beaten))  # one sample, so all resamples are equal
 
 
 @pytest.mark.parametrize(

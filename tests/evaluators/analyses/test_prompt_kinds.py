@@ -48,7 +48,7 @@ def test_no_row_takes_both_together(runs: Runs) -> None:
     assert lengths.loc[("query-aware", "snapkv", 1024), "sparse"] == 0.75
     assert lengths.loc[("question after", "snapkv", 1024), "sparse"] == 0.25
     assert set(lengths["n"]) == {20}
-    # Each kind has a frontier of its own: the agnostic runs are not beaten by the others.
+    # Each kind has its own frontier: the agnostic runs are not beaten by the others.
     points = analysis.pareto
     assert set(points[points["on_frontier"]]["prompts"]) == set(runs.prompts)
     assert set(analysis.tradeoffs["rank"]) == {1.5}

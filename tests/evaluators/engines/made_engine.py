@@ -1,4 +1,4 @@
-"""An engine for tests that can be sent to a process of its own, where classes inside of tests do not exist."""
+"""An engine for tests that can be pickled for another process, unlike classes inside tests."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Reply:
 
 
 class FakeServer(ThreadingHTTPServer):
-    """Answers on a free port of this machine, in threads of its own, for as long as the block lasts.
+    """Answers on a free local port, in its own threads, within the block.
 
     Attributes:
         models: Entries of ``GET /models``.
@@ -107,7 +107,7 @@ class FakeServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        if error is not None and not isinstance(error, ConnectionError):  # clients may hang up
+        if error is not None and not isinstance(error, ConnectionError):  # clients may disconnect
             self.errors.append(error)
 
 
@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._whole(reply.status, json.dumps({"error": {"message": reply.message, "code": "x"}}), reply.headers)
             return
         chat = "messages" in body
-        if not body.get("stream"):  # told its usage alone, where the last message is one to go on with
+        if not body.get("stream"):  # the check of usage for continued messages
             tokens = 7 if self.server.continues and body.get("continue_final_message") else 9
             usage = {"prompt_tokens": tokens, "completion_tokens": 1, "total_tokens": 0} if reply.usage else None
             self._finished()

@@ -114,7 +114,7 @@ def test_a_begun_answer_is_the_last_message_of_a_chat(server: FakeServer) -> Non
 
 @pytest.mark.parametrize("reply", [Reply(), Reply(usage=False), Reply(status=400, message="Unknown parameter")])
 def test_a_server_that_would_begin_another_answer_is_refused(server: FakeServer, reply: Reply) -> None:
-    # It reads as many tokens with the field as without, does not say how many, or does not take the field.
+    # It reads the same number of tokens with and without the field, reports none, or refuses the field.
     server.continues, server.reply = False, reply
     with pytest.raises(UsageError, match=r"endpoint=chat.* cannot begin answers at .*endpoint=completions"):
         begun(server).start(100)

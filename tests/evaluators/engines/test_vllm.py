@@ -444,6 +444,6 @@ def test_what_vllm_cannot_do_is_refused_before_it_starts(data: Path, short_demo:
     ended = json.loads(out.partition("ended:")[2].splitlines()[0])
     for (arguments, words), (code, err) in zip(REFUSED, ended, strict=True):
         assert code == 2, (arguments, err)
-        line = err.splitlines()[-1]  # vLLM may have had a word of its own before it
+        line = err.splitlines()[-1]  # vLLM may have printed something before it
         assert all(word in line for word in words), err
     assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ import pytest
 from sparse_tasks.evaluators.exports.lm_eval import files
 from tests.evaluators.exports.conftest import Scored
 
-# What lm_eval.result_schema of lm-eval 0.4.13 names, as far as it applies to a run that was not lm-eval's.
+# Fields of lm_eval.result_schema in lm-eval 0.4.13, as far as they apply to other runs.
 RESULT_KEYS = {
     *("results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples"),
     *("config", "date", "model_source", "model_name", "model_name_sanitized", "task_hashes"),
@@ -57,7 +57,7 @@ def test_files_are_named_as_lm_eval_names_them(scored: Scored) -> None:
 def test_results_have_lm_evals_keys_and_one_of_our_own(scored: Scored) -> None:
     loaded = results(scored)
     assert set(loaded) == RESULT_KEYS | ENVIRONMENT_KEYS | {"sparse_tasks"}
-    # They are there for its readers; lm-eval did not run this, and no version of it is named.
+    # Required by its readers; lm-eval did not run this, so its version is not given.
     assert loaded["lm_eval_version"] == f"none: written by sparse-tasks {loaded['sparse_tasks']['version']}"
     assert {loaded[key] for key in ("git_hash", "upper_git_hash", "chat_template", "start_time", "end_time")} == {None}
 

@@ -165,7 +165,7 @@ def _other_data_set(document: Document, draw: Draw) -> None:
 
 
 def _honest_limit(document: Document, draw: Draw) -> None:
-    """The first samples alone, told so in one place; the result is still that of all."""
+    """Limited to the first samples in one place, while the result is still that of all."""
     run = _run(document, draw)
     repacked(run, lambda lines: lines.__setitem__(slice(None), [line for line in lines if line["index"] < 2]))
     run["settings"]["dataset"] |= {"limit": 2, "samples": run["predictions"]["lines"]}

@@ -87,7 +87,7 @@ def test_right_answers_and_prompts_are_not_echoes(told: list[Row], golds: Echoes
 
 
 def test_inventions_rarely_echo(told: list[Row], golds: Echoes) -> None:
-    """Things and places from the same lexicon, of stories that nobody asked about: eight an answer."""
+    """Eight things and places per answer, from the same lexicon but other stories."""
     others = stories("invented")
     echoing = sum(bool(golds.look(one, answered(other.answers))) for one, other in zip(told, others, strict=True))
     assert not too_many(echoing, len(told))

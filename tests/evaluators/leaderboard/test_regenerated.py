@@ -341,7 +341,7 @@ def with_corpora(made: Any) -> None:
     made.clear()
     for name, part in parts.items():
         made[name] = part
-        if name == "libraries":  # behind which they stand
+        if name == "libraries":  # they come after it
             made["corpora"] = [CORPUS]
 
 

@@ -302,7 +302,7 @@ def test_a_single_run_gives_a_page_that_says_what_is_missing(tmp_path: Path, rep
     assert len(root.table("Mean over tasks of every run, by length")) == 2
 
 
-# Runs that no section on methods applies to, as arguments of ``made_run``.
+# Runs without sections on methods, as arguments of ``made_run``.
 WITHOUT_A_PAIR: dict[str, list[dict[str, Any]]] = {
     "dense": [{"attention": "dense"}],
     "dense of two models": [{"attention": "dense"}, {"attention": "dense", "model": "acme/large"}],

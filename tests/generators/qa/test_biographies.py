@@ -244,7 +244,7 @@ def test_a_place_without_an_article_is_found() -> None:
     assert any("no article on Nowhere" in problem for problem in audit(broken))
 
 
-# --- where it stands ----------------------------------------------------------------------------------------
+# --- position -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hops", ["1", "2"])

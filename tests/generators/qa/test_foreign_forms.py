@@ -1,4 +1,4 @@
-"""Corpora as strangers have them: every container, every way to write choices, any spacing, any script."""
+"""Third-party corpora: every container, every way to write choices, any spacing, any script."""
 
 from __future__ import annotations
 
@@ -409,7 +409,7 @@ BURMESE = "မြို့ထဲရှိနာရီစင်သည်ယခု
 
 
 def _prose(letters: str, stop: str, comma: str, sentence: int, length: int, stream: Stream) -> str:
-    """A paragraph of words of a script, of at least so many characters."""
+    """A paragraph of words in a script, with at least this many characters."""
     text = ""
     while len(text) < length:
         at = stream.below(len(letters))

@@ -200,7 +200,7 @@ def test_a_gold_document_above_eight_thousand_tokens_is_left_out(tmp_path: Path,
     assert asked == {f"What is {i}?" for i in range(1, 21)}
     with pytest.raises(UsageError, match="more than the 20 questions"):
         task.at(qwen, 42, 20)
-    # It may stand beside others.
+    # It may be one of several.
     sample = make_sample(request, qwen, task, 9000, 0)
     assert "and so it went on. and so it went on." in sample.prompt
     only = request_of("qa_squad", 9000, samples=1, corpus=squad_file(tmp_path / "only.json", [long]))
@@ -373,7 +373,7 @@ def test_where_sentences_end(text: str, sentences: list[str]) -> None:
 
 def test_a_text_is_cut_as_long_as_there_is_room() -> None:
     text = "T\nOne two. Three four five. Six.\n\nSeven eight. Nine ten eleven.\nTwelve."
-    cost = len  # an empty line behind counts too
+    cost = len  # a following empty line counts too
 
     for room in range(len(text) + 5):
         found = cut(text, room, cost)

@@ -1,4 +1,4 @@
-"""RULER's preset: questions asked as completions, with worked examples, budgets and metrics of its own."""
+"""RULER's preset: questions asked as completions, with worked examples, and its own budgets and metrics."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_prompt_begins_the_answer(name: str, position: str, qwen: PromptToke
         assert re.search(r" (is|are)\Z", made.answer_prefix)
         assert "<answer>" not in made.prompt
         assert TASKS.get(name)().oracle(made.prompt) == made.answer
-        # With the question behind the text alone, nothing before it gives away what will be asked.
+        # With the question only after the text, nothing before it reveals what will be asked.
         asked = made.question.rpartition("\n\n")[2]
         assert (asked in made.prompt[: made.prompt.rindex(made.context)]) == (position == "both")
 

@@ -133,7 +133,7 @@ def test_a_common_word_less_gives_another_verdict() -> None:
     draft = draft_of(NAME, "less", 100, rare=3, common=4)
     prompt = prompt_of(draft)
     gold = draft.answers[4]
-    # One place of a common word given to another word: it is no longer told from the rare ones.
+    # One place of a common word given to another word: it is no longer distinguishable from rare ones.
     broken = re.sub(rf"(?m)^(\d+)\. {gold}$", r"\1. zzz", prompt, count=1)
     with pytest.raises(DataError, match="cannot be told"):
         oracle(broken)

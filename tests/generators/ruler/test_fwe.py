@@ -48,7 +48,7 @@ def frequencies(text: str) -> list[int]:
 
 
 def by_the_law(alpha: float, n: int) -> list[int]:
-    """As RULER rounds: down, each for itself."""
+    """Rounded as in RULER: down, each separately."""
     shares = (n * rank**-alpha / float(zeta(alpha)) for rank in range(1, n + 2))
     return [int(share) for share in shares if share >= 1]
 

@@ -94,12 +94,12 @@ def test_codes_have_the_forms_of_rulers() -> None:
         assert {UUID(key).variant, UUID(value).variant} == {UUID(value).variant}
 
 
-# --- where needles stand --------------------------------------------------------------------------------------
+# --- positions of needles -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["ruler_niah_multiquery", "ruler_niah_multivalue"])
 def test_order_of_needles_varies(name: str) -> None:
-    # In RULER needles stand in the order in which they are asked for.
+    # In RULER needles are in the order of the questions.
     rising = 0
     for seed in range(200):
         draft = draft_of(name, f"order {seed}", 20)
@@ -107,7 +107,7 @@ def test_order_of_needles_varies(name: str) -> None:
         places = [context.index(answer) for answer in draft.answers]
         rising += places[0] < places[1]
         if name == "ruler_niah_multivalue":
-            # Values of one key are told in the order of the text.
+            # Values of one key are in text order.
             assert places == sorted(places)
     assert rising == 200 if name == "ruler_niah_multivalue" else 70 < rising < 130
 
@@ -152,7 +152,7 @@ def test_a_needle_less_or_more_is_noticed(name: str) -> None:
     another = needle.replace(draft.answers[0], "1234")
     less, more, twice = (prompt.replace(needle, new) for new in ("", f"{needle} {another}", f"{needle} {needle}"))
     if name == "ruler_niah_multivalue":
-        # How many values a key has is not told, so it is the answer that changes.
+        # The number of values of a key is not given, so the answer changes.
         assert task.oracle(less) == draft.answer.replace(f"{draft.answers[0]}, ", "")
         assert set(task.oracle(more).split(", ")) == {*draft.answers, "1234"}
         with pytest.raises(DataError, match="a value occurs twice"):

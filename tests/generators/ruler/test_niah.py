@@ -39,7 +39,7 @@ def test_values_are_those_of_the_register(queries: int, more: int, seed: int) ->
     assert len(keys) == len(set(keys)) == queries
     assert draft.answers == [f"{key}: {values[key]}" for key in keys]
     assert draft.answer == "\n".join(draft.answers) == oracle(prompt_of(draft))
-    # The fitter adds needles, too: as many as it was offered.
+    # The fitter also adds needles: as many as offered.
     assert len(values) == queries + more + 3
 
 
@@ -70,7 +70,7 @@ def test_another_value_gives_another_answer() -> None:
         value = answer.split(": ")[1]
         broken = prompt.replace(value, "a" * 8 + value[8:])
         assert oracle(broken) == draft.answer.replace(value, "a" * 8 + value[8:]) != draft.answer
-        # Values of keys that nobody asked for may change.
+        # Values of other keys may change.
     other = next(pair for pair in LINE.findall(prompt) if pair[0] not in draft.answer)
     assert oracle(prompt.replace(other[1], other[1][::-1])) == draft.answer
 

@@ -15,7 +15,7 @@ from tests.generators.drafts import context_of, draft_of, fill, prompt_of, task_
 NAMES = [
     f"ruler_niah_{name}" for name in ("single_1", "single_2", "single_3", "multikey_1", "multivalue", "multiquery")
 ]
-BETWEEN = {"ruler_niah_multiquery": (0.15, 0.35)}  # each key costs words of its own
+BETWEEN = {"ruler_niah_multiquery": (0.15, 0.35)}  # each key costs words
 
 
 @pytest.mark.parametrize("level", ["literal", "partial", "none"])

@@ -84,7 +84,7 @@ def test_a_depth_is_respected_and_survives_filling(name: str, depth: str) -> Non
 
 @pytest.mark.parametrize("name", ["ruler_niah", "ruler_niah_multiquery"])
 def test_order_of_the_keys_says_nothing_about_their_places(name: str) -> None:
-    # In RULER needles stand in the order in which they are asked for.
+    # In RULER needles are in the order of the questions.
     drafts = [draft_of(name, f"order {seed}", 100) for seed in range(200)]
     places = [[context_of(draft).index(answer.rpartition(": ")[2]) for answer in draft.answers] for draft in drafts]
     assert 70 < sum(first < second for first, second, *_ in places) < 130

@@ -67,7 +67,7 @@ def test_statements_are_spread_over_the_context() -> None:
 
 
 def test_chains_are_interleaved() -> None:
-    # If a chain stood in one piece, one place would be enough.
+    # If a chain were contiguous, one place would be enough.
     apart = 0
     for seed in range(40):
         gold = set(draft_of(NAME, seed, 50).answers)

@@ -139,7 +139,7 @@ def test_kept_things_were_bought_or_given_among_failed_attempts() -> None:
         acquired.update(f.kind for _, f in story.facts("Purchase", "GiftReceived") if f.thing in draft.answers)
         refused += sum(fact.thing in draft.answers for _, fact in story.facts("Refused"))
     assert min(acquired["Purchase"], acquired["GiftReceived"]) > 15
-    # An offer that is declined stands as close to the thing as a sale would.
+    # A declined offer is as close to the thing as a sale.
     assert refused > 40
 
 
@@ -153,7 +153,7 @@ def test_one_person_is_met_more_often_than_anybody_else(events: int) -> None:
         assert often[1][1] < events
         runners_up.append(often[1][1])
         assert len(draft.marks()) == events
-    # The second is close behind.
+    # The second follows closely.
     assert max(runners_up) == max(events - 1, 1)
 
 

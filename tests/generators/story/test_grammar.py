@@ -49,7 +49,7 @@ def slots(text: str) -> list[str]:
 
 
 def counts(rule: Rule) -> list[tuple[Counter[str], Counter[str]]]:
-    """For each alternative of a rule how often a slot stands in it, at least and at most."""
+    """For each alternative of a rule the minimum and maximum occurrences of a slot."""
     found = []
     for alternative in rule.alternatives:
         least, most = Counter[str](), Counter[str]()

@@ -1,4 +1,4 @@
-"""Judging: sales held against acquisitions, from the events as read, by other means than the oracle's."""
+"""Judging: sales compared with acquisitions, from the events as read, independent of the oracle."""
 
 from __future__ import annotations
 

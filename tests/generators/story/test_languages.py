@@ -86,7 +86,7 @@ def test_a_folder_has_all_that_the_english_one_has(code: str) -> None:
         fields = [{name for _, name, _, _ in Formatter().parse(each) if name} for each in forms(form)]
         for i, each in enumerate(forms(ours.say[key])):
             own = {name for _, name, _, _ in Formatter().parse(each) if name}
-            # Whoever goes by a full name is not said to be called by another.
+            # Somebody referred to by full name has no other name.
             unsaid = {"first"} if ours.called == "name" and "name" in fields[0] else set()
             assert own == fields[min(i, len(fields) - 1)] - unsaid, key
     assert [len(set(names)) for names in (ours.weekdays, ours.months)] == [7, 12]
@@ -263,7 +263,7 @@ def test_sales_are_judged_in_every_language(code: str) -> None:
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_names_have_one_order(code: str) -> None:
-    """No two things of one material sort alike, so that one of them is the first in the alphabet."""
+    """No two things of one material sort equal, so one of them is the first in the alphabet."""
     tongue = language(code)
     for words, forms in (("adjectives.txt", max(1, len(tongue.sorts))), ("nouns.tsv", 1)):
         keys = [{tongue.sorted_as(form) for form in row[:forms]} for row in tongue.lexicon(words)]

@@ -64,7 +64,7 @@ def test_things_that_are_not_acquired_stand_between_given_and_gold() -> None:
         order = [fact.thing for _, fact in story.facts("Purchase", "GiftReceived", "Seen", "Asked", "Hearsay")]
         gold, given_thing = order.index(draft.answer), order.index(asked(draft.question)[0])
         misleading += abs(given_thing - gold) > 1
-    # Whoever takes the last thing named before the given one is wrong most of the time.
+    # Taking the last thing named before the given one is usually wrong.
     assert misleading / 40 > 0.6
 
 

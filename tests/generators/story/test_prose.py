@@ -22,7 +22,7 @@ from tests.generators.drafts import KINDS, STORIES, chapters_of, context_of, dra
 
 SEEDS = range(6)
 # Which words that begin with these letters sound as they do not look; every other word of the texts is decided by its
-# first letter, and a word that is in neither list fails the test, so that somebody listens to it.
+# first letter, and a word that is in neither list fails the test, so that somebody checks it.
 YOO = {"use", "useful"}
 OO = {
     *("ugly", "umbrella", "unassuming", "undecorated", "understanding", "unfashionable", "unfinished", "unmade"),

@@ -1,4 +1,4 @@
-"""Everything that is told is read back as itself, and nothing else is read as an event."""
+"""Every event is read back as itself, and nothing else is read as an event."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_no_scene_is_read_as_an_event(element: str) -> None:
 
 
 def whole_story(name: str, locale: str, chapters: int) -> tuple[Chronicle, Narrator, Story]:
-    """What happened, how it is told, and what is read of it."""
+    """Events, their text, and the events read from it."""
     task, stream = task_of(name, locale=locale), Stream("whole", name, locale)
     chronicle = simulate(stream.fork("world"), task.plan(stream.fork("plan"), chapters, Depth()))  # type: ignore[attr-defined]
     narrator = Narrator(stream.fork("prose"), chronicle)
@@ -176,7 +176,7 @@ def test_neither_question_nor_preview_is_taken_for_the_story(name: str) -> None:
     prompt = prompt_of(draft)
     story = read(prompt)
     assert len(story.pages) == 12
-    # The question stands before and after the story; only what stands after it is the question.
+    # The question is before and after the story; only the one after it counts.
     assert draft.question.endswith(story.question[-200:])
     assert story.question in prompt
 

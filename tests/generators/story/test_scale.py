@@ -9,7 +9,7 @@ from tests.generators.drafts import KINDS, draft_of, fill, prompt_of, task_of
 
 pytestmark = pytest.mark.nightly
 
-# About as many chapters as two million tokens of Qwen2.5 hold.
+# About the chapters of two million tokens of Qwen2.5.
 CHAPTERS = 8_000
 
 

@@ -1,4 +1,4 @@
-"""Sessions on a story: what they ask, in which order, and what stands before each question."""
+"""Sessions on a story: what they ask, in which order, and what precedes each question."""
 
 from __future__ import annotations
 
