@@ -132,7 +132,7 @@ def restore(submission: Path, places: Mapping[str, Sequence[Path]], others: Path
 def rescore(submission: Path) -> bool:
     """Write a submission again with the results that the outputs have today; whether they differ.
 
-    Rules of scoring change, and a keeper accepts what scores as it says.
+    Scoring rules change, and a maintainer accepts submissions whose scores are reproducible.
     """
     kept = _Kept.read(submission)
     with tempfile.TemporaryDirectory() as scratch:

@@ -125,8 +125,8 @@ class Sample:
 
     title: str  # unique on the page
     facts: tuple[str, ...]  # A few words each
-    prompt: tuple[Piece, ...] | None  # pieces of it; None where the data set is not at hand
-    gold: str | None  # the right answer; None where the data set is not at hand
+    prompt: tuple[Piece, ...] | None  # pieces of it; None without the data set
+    gold: str | None  # the right answer; None without the data set
     answers: tuple[Answer, ...]  # dense first
 
 

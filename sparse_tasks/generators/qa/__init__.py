@@ -1,1 +1,1 @@
-"""Questions on documents: SQuAD, QuALITY, TOEFL-QA and HotpotQA where their texts are at hand, and made articles."""
+"""Questions on documents: SQuAD, QuALITY, TOEFL-QA and HotpotQA, if available, and generated articles."""

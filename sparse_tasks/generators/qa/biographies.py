@@ -20,7 +20,7 @@ _SPECIMENS = 240
 _INTRO = "Below are articles on people, firms and towns, in no particular order.\n\n"
 _END = "The articles end here."
 _FORM = "nothing but the answer, as the articles write it: a name in full, a year or a few words."
-_SUBJECTS = 12  # subjects that are tried for a kind of question before another kind is drawn
+_SUBJECTS = 12  # subjects tried for a kind of question before another kind is drawn
 _FILLER = (4, 2, 1, 0)  # sentences of filler paragraphs, from large to small; 0 is a short aside
 
 _NAMED = {"person": "{x}", "firm": "the firm {x}", "town": "the town of {x}"}  # names of subjects in a question
@@ -61,26 +61,26 @@ _RELATIONS = {
 }
 # Questions of one hop, all equally likely.
 _ONE_HOP = [(kind, relation) for kind, relations in _RELATIONS.items() for relation in relations]
-# Relations whose sentence is that of another one.
+# Relations that share their sentence with another one.
 _SENTENCE_OF = {"born": "birthplace", "founded": "founder", "chartered": "charter"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A question, with the facts that answer it, in the order in which they are looked up."""
+    """A question, with the facts that answer it, in look-up order."""
 
     text: str
     answers: list[str]  # the gold one and other ways to write it
     relations: list[str]
     facts: list[FactKey]
-    labels: list[str]  # values that the sentences of the facts name
+    labels: list[str]  # values in the sentences of the facts
 
 
 @dataclass(frozen=True)
 class QaBiographies(Task):
     """Asks for a fact of one article, or of two where the first names what the second is about.
 
-    The articles describe an invented world, so that no model has read of it. Its unit is the article.
+    The articles describe an invented world, unknown to any model. Its unit is the article.
     """
 
     locale: str = parameter("en_US", "faker's locale for names of people", choices=locales)
@@ -145,9 +145,9 @@ class QaBiographies(Task):
 
 
 def _draw_question(stream: Stream, world: World, hops: int) -> _Question:
-    """A question that the articles answer in one way, and not in fewer hops.
+    """A question with exactly one answer in the articles, and not in fewer hops.
 
-    The kind of question is drawn first, so that kinds with few subjects are hardly rarer than others.
+    The kind of question is drawn first, so that kinds with few subjects are almost as frequent as others.
     """
     entities = {"person": world.people, "firm": world.firms, "town": world.towns}
     while True:
@@ -202,14 +202,14 @@ def _firm(founder: Entity) -> Entity | None:
 
 
 def _content(subject: Entity) -> set[str]:
-    """Everything that the article on ``subject`` may name, for which no second article would be needed."""
+    """Everything that the article on ``subject`` may name, which needs no second article."""
     facts = {value.name if isinstance(value, Entity) else value for value in subject.facts.values()}
     years = {str(year) for year in (subject.year, *subject.years.values())}
     return facts | years | {subject.name} | {of.name for _, of in subject.mentions}
 
 
 def _ordered(stream: Stream, world: World, gold: list[Entity], depth: Depth) -> list[Entity]:
-    """All entities in random order, but for the gold ones, which are placed by depth."""
+    """All entities in random order, except the gold ones, which are placed by depth."""
     others = [entity for entity in world.entities() if entity not in gold]
     stream.shuffle(others)
     places = depth.slots(stream, len(others) + len(gold), len(gold))

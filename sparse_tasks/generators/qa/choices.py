@@ -1,4 +1,4 @@
-"""Multiple-choice questions as others write them: choices in lists, on lines, or within the question's own line."""
+"""Multiple-choice questions in third-party forms: choices in lists, on lines, or within the question's line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ASKED = re.compile(r"[?？:：]\s*$")
 def read_questions(collector: Collector, document: int | Unusable, record: Field) -> None:
     """Add a record's questions about one document: one, or several with as many answers.
 
-    ``question`` or ``questions``, ``options`` or ``choices`` (else they stand in the question's text), and letters in
+    ``question`` or ``questions``, ``options`` or ``choices`` (else they are in the question's text), and letters in
     ``answer`` or ``answers``.
     """
     options = record.find("options", "choices")
@@ -66,7 +66,7 @@ def _without_letters(choices: Sequence[str]) -> Sequence[str]:
 
 
 def _split(text: str) -> tuple[str, list[str]] | None:
-    """A question and the choices that stand in its text; None if it cannot be told which they are."""
+    """A question and the choices in its text; None if they cannot be determined."""
     heading = _HEADING.search(text)
     marks = list(_MARK.finditer(text, heading.end() if heading else 0))
     if not marks:
@@ -80,10 +80,10 @@ def _split(text: str) -> tuple[str, list[str]] | None:
 
 
 def _chosen(text: str, marks: list[re.Match[str]]) -> list[re.Match[str]] | None:
-    """Those of the marks that begin a choice; None if more than one reading has letters that follow each other."""
+    """The marks that begin a choice; None if several readings have consecutive letters."""
     fresh = [mark for mark in marks if not text[text.rfind("\n", 0, mark.start()) + 1 : mark.start()].strip()]
     if fresh and fresh[0][2] == "B":
-        # The first choice stands on the question's line, behind the question.
+        # The first choice is on the question's line, after the question.
         firsts = list(_FIRST.finditer(text, 0, fresh[0].start()))
         asked = [mark for mark in firsts if _ASKED.search(text, 0, mark.start())]
         return [*(asked[:1] or firsts), *fresh]
@@ -93,13 +93,13 @@ def _chosen(text: str, marks: list[re.Match[str]]) -> list[re.Match[str]] | None
 
 
 def _in_order(text: str, marks: list[re.Match[str]]) -> list[re.Match[str]] | None:
-    """Choices of one line: marks whose letters follow each other, where there is one way to read them."""
+    """Choices of one line: marks with consecutive letters, if there is only one reading."""
     asked = [mark for mark in marks if mark[2] == "A" and _ASKED.search(text, 0, mark.start())]
     begun = [mark for mark in marks if mark.start() >= asked[0].start()] if asked else marks
     readings: dict[int, list[list[re.Match[str]]]] = {0: [[]]}  # by their number of choices, at most two each
     for mark in begun:
         first = begun[0]
-        # All are written as the first one is; so in "A.Robert E. Lee" the E begins no choice.
+        # All have the form of the first one; so in "A.Robert E. Lee" the E begins no choice.
         if (mark[1], mark[3], bool(mark[4])) != (first[1], first[3], bool(first[4])):
             continue
         number, is_short = ord(mark[2]) - ord("A"), bool(_SHORT.match(text, mark.start(2))) and mark is not first
@@ -113,7 +113,7 @@ def _in_order(text: str, marks: list[re.Match[str]]) -> list[re.Match[str]] | No
 
 
 def _letters(answer: Field, n: int) -> list[str]:
-    """Letters of the right choices, in order, out of ``B``, ``BD``, ``B, D`` or a list."""
+    """Letters of the right choices, in order, from ``B``, ``BD``, ``B, D`` or a list."""
     given = [item.text() for item in answer.items()] if isinstance(answer.value, list) else [answer.text()]
     words = re.split(r"[\s,;.()]+|\band\b", " ".join(given))
     right = {letter for word in words for letter in word.upper()}

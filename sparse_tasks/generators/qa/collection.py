@@ -19,7 +19,7 @@ _BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f]")
 # Control characters, the soft hyphen, the zero-width space, the word joiner, the byte order mark.
 _INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f\u00ad\u200b\u2060\ufeff]")
-# Lines by which prompts are read; a document that holds one would look like several.
+# Lines that structure prompts; a document containing one would look like several.
 _RESERVED = re.compile(rf"^(?:Document \d+|{re.escape(END)})$", re.M)
 
 
@@ -29,7 +29,7 @@ def heading(number: int) -> str:
 
 
 def letters(n: int) -> str:
-    """The first ``n`` letters, of as many choices."""
+    """The letters of ``n`` choices."""
     return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:n]
 
 
@@ -42,13 +42,13 @@ def clean(text: str) -> str:
 def comparable(text: str) -> str:
     """``text`` for a comparison: composed, without invisible characters, its words one blank apart.
 
-    Both sides are taken through it, so that neither spaces nor the form of an accent tells them apart.
+    Both sides are normalised with it, so that neither spaces nor forms of accents distinguish them.
     """
     return " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
 
 
 def holds(document: str, answer: str) -> bool:
-    """Whether an answer stands in a document, however either is spaced or composed."""
+    """Whether a document contains an answer, regardless of spacing and composition."""
     return comparable(answer) in comparable(document)
 
 
@@ -60,7 +60,7 @@ class Question:
     gold: tuple[int, ...]  # indices of the documents that it is about
     answers: tuple[str, ...]  # references, the most frequent first; or the letters of the right choices, in order
     choices: tuple[str, ...] = ()  # none for an open question
-    near: Sequence[int] = ()  # documents that came with it, including those in ``gold`` where the corpus does
+    near: Sequence[int] = ()  # documents that came with it, including those in ``gold`` if the corpus does
 
     @property
     def answer(self) -> str:
@@ -74,7 +74,7 @@ class Collection:
 
     documents: tuple[str, ...]  # distinct
     questions: tuple[Question, ...]  # distinct by text and documents
-    left_out: Counter[str]  # questions that are not asked, by reason
+    left_out: Counter[str]  # omitted questions, by reason
 
     @cached_property
     def sha256(self) -> str:
@@ -93,7 +93,7 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A document that no question can be asked about."""
+    """A document without usable questions."""
 
     why: str  # as in: whose document ...
 
@@ -133,14 +133,14 @@ class Collector:
     ) -> None:
         """Add a question, or count it as left out.
 
-        ``gold`` are documents as ``document`` gave them; ``within`` says whether an open answer stands where it
-        should: references that do not are dropped.
+        ``gold`` are results of ``document``; ``within`` tells whether an open answer is where it should be: references
+        that are not are dropped.
         """
         gold = list(gold)
         documents = tuple(index for index in gold if isinstance(index, int))
         text, choices = " ".join(text.split()), tuple(" ".join(choice.split()) for choice in choices)
         answers = [" ".join(answer.split()) for answer in answers if answer.strip()]
-        # Metrics compare words, so an answer of punctuation alone could not be given.
+        # Metrics compare words, so an answer of only punctuation could not be given.
         spoken = [answer for answer in answers if any(map(str.isalnum, answer))]
         # The same words may be asked twice with other choices.
         key = text.casefold(), choices, documents
@@ -177,7 +177,7 @@ class Collector:
 
 
 def left_out(corpus: Corpus, reader: Callable[[Corpus], Collection]) -> list[str]:
-    """Read a corpus that is mounted, and say which of its questions were left out and why."""
+    """Read a mounted corpus, and report which questions were left out and why."""
     reasons = read(corpus.sha256, reader).left_out
     return [f"{corpus.name} ({corpus.origin}): left out {_counted(reasons)}"] if reasons else []
 

@@ -1,6 +1,6 @@
 """Token counts of a corpus' documents, kept on disk by the hashes of the documents and of the tokenizer.
 
-A damaged file is written again; a folder that cannot be written costs time alone.
+A damaged file is rewritten; a read-only folder only costs time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _counted: dict[tuple[str, str], Sequence[int]] = {}
 
 
 def document_costs(sha256: str, documents: Sequence[str], tokenizer: PromptTokenizer) -> Sequence[int]:
-    """Tokens of each document as a paragraph of its own, or ``NEVER``; ``sha256`` is the hash of all of them."""
+    """Tokens of each document as a separate paragraph, or ``NEVER``; ``sha256`` is the hash of all of them."""
     mode = f"{tokenizer.sha256} {'keep' if tokenizer.keeps_control else 'text'}"
     known = _counted.get((sha256, mode))
     if known is not None:
@@ -31,7 +31,7 @@ def document_costs(sha256: str, documents: Sequence[str], tokenizer: PromptToken
     path = cache_folder() / "costs" / f"{key[:32]}.json"
     costs = _load(path, key, len(documents))
     if costs is None:
-        # By Hugging Face's encoder, for what is kept outlives the proof of another.
+        # With Hugging Face's encoder, since the cache outlives the proof of another.
         costs = tokenizer.with_encoder(None).costs([f"{text}\n\n" for text in documents])
         content = {"key": key, "sha256": _hash(costs), "costs": costs}
         with suppress(OutputError):

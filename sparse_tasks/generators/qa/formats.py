@@ -1,7 +1,7 @@
-"""JSON, JSON Lines, both also packed with gzip, Parquet and plain text that others wrote.
+"""JSON, JSON Lines, both also with gzip, Parquet and plain text, from third parties.
 
-Every error names the file, the line or row, and the field. Nothing is guessed: text has to be UTF-8, a field of the
-type that its format says, a file no larger than what fits into memory.
+Every error names the file, the line or row, and the field. Nothing is guessed: text must be UTF-8, a field must have
+its format's type, and a file must fit into memory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false
 class Field:
     """A value of a file, with its place for errors; what has another type than asked for is a ``BadFileError``."""
 
-    value: object  # as ``json`` or ``pyarrow`` gave it
+    value: object  # from ``json`` or ``pyarrow``
     place: str  # the file, and the line or row
     path: str = ""  # names that lead to it; empty for the record itself
     forms: str = ""  # of a record: a sentence on what is read
@@ -66,7 +66,7 @@ class Field:
         return None
 
     def get(self, *names: str) -> Field:
-        """The first of the named fields that exists, one of which has to."""
+        """The first of the named fields that exists; at least one must."""
         if (field := self.find(*names)) is None:
             inside = f" in {self.path}" if self.path else self._form()
             raise BadFileError(f"{self.place}: {' or '.join(names)} is missing{inside}")
@@ -125,7 +125,7 @@ def read_records(path: Path, forms: str, columns: Iterable[str] = ()) -> Iterato
     Args:
         path: The file.
         forms: A sentence on what is read, for errors.
-        columns: Columns that Parquet has to have; none where Parquet is not read.
+        columns: Required columns of Parquet; none if Parquet is not supported.
 
     Raises:
         BadFileError: The file has another form, or cannot be read.
@@ -143,7 +143,7 @@ def read_records(path: Path, forms: str, columns: Iterable[str] = ()) -> Iterato
 
 
 def unknown(record: Field) -> BadFileError:
-    """The error of a record with other fields than any form has."""
+    """The error for a record whose fields match no form."""
     return BadFileError(f"{record.place}: the record has {_fields(record)}; {record.forms}")
 
 
@@ -192,7 +192,7 @@ def _read_whole(stream: IO[bytes], begun: bytes, name: str, first: int) -> Field
 
 
 def _no_records(line: bytes, name: str, number: int, forms: str) -> BadFileError:
-    """The error of a first line that begins neither an object nor a list."""
+    """The error for a first line that begins neither an object nor a list."""
     if len(line) > MOST_LINE:
         return BadFileError(f"{name}, line {number} has more than {MOST_LINE:,} bytes, and is not JSON; {forms}")
     try:
@@ -296,7 +296,7 @@ def _parse(content: bytes, name: str, first: int) -> object:
         cut = "; is the file cut off?" if error.pos >= len(text.rstrip()) - 1 or "Unterminated" in error.msg else ""
         where = f"line {first + error.lineno - 1}, column {error.colno}"
         raise BadFileError(f"{name}, {where}: is not JSON: {error.msg}{cut}") from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deeply nested lists
         raise BadFileError(f"{name}, line {first}: is not JSON that can be read: {first_line(error)}") from error
     except MemoryError as error:
         raise BadFileError(f"{name} does not fit into memory") from error
@@ -304,7 +304,7 @@ def _parse(content: bytes, name: str, first: int) -> object:
 
 
 def _look(line: bytes) -> str:
-    """What a file may be whose first line is no JSON."""
+    """A guess at the type of a file whose first line is not JSON."""
     if line.lstrip().startswith(b"<"):
         return "a web page, or XML"
     return "a table (CSV or TSV)" if b"\t" in line or line.count(b",") >= 2 else "plain text"

@@ -35,7 +35,7 @@ def read_hotpotqa(corpus: Corpus) -> Collection:
 
 
 def _pairs(field: Field, first: str, second: str) -> list[tuple[Field, Field]]:
-    """Pairs as the published JSON has them, in a list, or as the Hub's rows do, in two lists."""
+    """Pairs from the published JSON, in a list, or from the Hub's rows, in two lists."""
     if isinstance(field.value, list):
         return [entry.pair() for entry in field.items()]
     one, other = field.get(first).items(), field.get(second).items()
@@ -51,7 +51,7 @@ def _add(collector: Collector, record: Field) -> None:
         for title, sentences in _pairs(record.get("context"), "title", "sentences")
     ]
     documents = [collector.document(text, title) for title, text in paragraphs]
-    # A title may stand over several paragraphs, and be spaced or composed in another way where it is referred to.
+    # A title may have several paragraphs, and be spaced or composed differently where it is referred to.
     by_title: dict[str, dict[int | Unusable, str]] = {}
     for document, (title, text) in zip(documents, paragraphs, strict=True):
         by_title.setdefault(comparable(title), {})[document] = comparable(clean(f"{title}\n{text}"))
@@ -76,7 +76,7 @@ def _add(collector: Collector, record: Field) -> None:
 
 @dataclass(frozen=True)
 class HotpotTask(OpenTask):
-    """Base of the tasks with HotpotQA's questions, whose paragraphs are the first to be taken."""
+    """Base of the tasks with HotpotQA's questions, whose own paragraphs are taken first."""
 
     dispersion = "high"
     judgements = _JUDGEMENTS
@@ -93,7 +93,7 @@ class HotpotTask(OpenTask):
 class QaHotpotqa(HotpotTask):
     """Asks an open question of HotpotQA (Yang et al. 2018) that two numbered paragraphs answer together.
 
-    The question does not say which; they stand apart from each other.
+    The question does not say which; they are not adjacent.
     """
 
     name = "qa_hotpotqa"

@@ -12,7 +12,7 @@ from sparse_tasks.generators.corpora import Kind
 
 _DATA = re.compile(r".*\.(?:parquet|jsonl?(?:\.gz)?)")
 _METADATA = re.compile(r"(?:.*/)?(?:dataset_infos|dataset_dict|state|config)\.json|\..*")
-# The splits, the preferred one first; what trains models comes last.
+# The splits, the preferred one first; training data comes last.
 _SPLITS = (r"(?:.*[/_.-])?(?:validation|valid|dev)\b.*", r"(?:.*[/_.-])?test\b.*", r".*")
 
 
@@ -41,7 +41,7 @@ def fetch(kind: Kind, address: str) -> tuple[tuple[Path, ...], str, str]:
 
 
 def _files(kind: Kind, address: str) -> tuple[str, ...]:
-    """Files of one split of a repository that is not known here."""
+    """Files of one split of an unknown repository."""
     from huggingface_hub import HfApi
 
     repository, revision = split_hub_id(address)

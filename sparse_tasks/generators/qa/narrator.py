@@ -19,7 +19,7 @@ _PRONOUNS = {
     True: {"he": "she", "him": "her", "his": "her", "His": "Her"},
     False: {"he": "he", "him": "him", "his": "his", "His": "His"},
 }
-# Kind of sentence and slot of the value for each fact in the article on its subject, in the order of telling.
+# Kind of sentence and slot of the value for each fact in the article on its subject, in order.
 _OWN = {
     "profession": ("Profession", "a_job"),
     "birthplace": ("Birth", "place"),
@@ -55,7 +55,7 @@ class _Statement:
     slots: dict[str, str]
     key: FactKey
     year: int  # of the fact; 0 if it has none
-    confusing: bool  # whether a pronoun behind it would be ambiguous
+    confusing: bool  # whether a pronoun after it would be ambiguous
 
 
 @dataclass(slots=True, eq=False)
@@ -81,13 +81,13 @@ class Narrator:
         # A marriage is a fact of two people, and told once where one of them is asked for.
         self._untold = {(relation, subject.facts[relation]) for relation, subject in once if relation == "spouse"}
         self.told: dict[FactKey, Telling] = {}
-        # Filler goes behind any paragraph, and repeats no phrase of its article.
+        # Filler may follow any paragraph, and repeats no phrase of its article.
         self._open: list[tuple[Passage, _Article]] = []
         self.articles = [self._article(number, entity) for number, entity in enumerate(entities, 1)]
         self.body = [passage for article in self.articles for passage in article]
 
     def filler(self, stream: Stream, sentences: int) -> Offer:
-        """An offer of so many sentences of colour behind any paragraph; 0 is a short aside."""
+        """An offer of this many sentences of colour after any paragraph; 0 is a short aside."""
         passage, article = stream.choice(self._open)
         if sentences:
             text, _ = self._paragraph(article, [None] * sentences, stream)
@@ -109,7 +109,7 @@ class Narrator:
             early, late = own, mentions
         else:
             early, late = own[:-1], own[-1:] + mentions
-        # Colour comes behind the facts that open the article.
+        # Colour follows the facts that open the article.
         parts = [self._coloured(early, 5, 2, stream), self._coloured(late, 4 + stream.below(2), 1, stream)]
         passages = [Passage(f"Article {number}: {about.name}\n\n")]
         for part in parts:
@@ -125,7 +125,7 @@ class Narrator:
     def _coloured(
         self, statements: Sequence[_Statement], sentences: int, behind: int, stream: Stream
     ) -> list[_Statement | None]:
-        """Statements with colour (None) behind some of them, so that there are so many sentences."""
+        """Statements with colour (None) after some of them, for a total number of sentences."""
         mixed: list[_Statement | None] = [*statements]
         while len(mixed) < sentences:
             mixed.insert(stream.between(min(behind, len(statements)), len(mixed)), None)
@@ -144,7 +144,7 @@ class Narrator:
         spans: list[tuple[_Statement, int, int]] = []
         for statement in sentences:
             if statement is None:
-                # Where a pronoun would be ambiguous, the sentence has to name its subject.
+                # If a pronoun would be ambiguous, the sentence must name its subject.
                 rule, holding = self._colour[article.about.kind.title()], "{x}" if person and not clear else ""
                 sentence = self._draw(rule, article, stream, holding)
                 told = self._fill(article, sentence, {}, clear, stream)
@@ -152,7 +152,7 @@ class Narrator:
                 sentence = self._draw(self._facts[statement.kind], article, stream)
                 told = self._fill(article, sentence, statement.slots, clear, stream)
                 spans.append((statement, len(text), len(text) + len(told)))
-            # A pronoun behind a sentence on a firm or town may mean something of theirs.
+            # A pronoun after a sentence on a firm or town may refer to something of theirs.
             named = "{x}" in sentence or (clear and person)
             clear = named and not (statement is not None and statement.confusing)
             text += told + " "
@@ -172,7 +172,7 @@ class Narrator:
         if "{" in sentence:
             x = self._name(article, sentence.startswith("{x}"), clear, bool(slots), stream)
             sentence = sentence.format_map(article.slots | slots | {"x": x})
-        # Not every letter that has a capital begins a sentence with it (Georgian does not).
+        # Not every script with capitals uses them at the start of a sentence (Georgian does not).
         return sentence[0].title() + sentence[1:]
 
     def _name(self, article: _Article, first: bool, clear: bool, fact: bool, stream: Stream) -> str:
@@ -219,5 +219,5 @@ def _circumstances(subject: Entity, relation: str) -> dict[str, str]:
 
 
 def _confusing(about: Entity, other: Entity) -> bool:
-    """Whether a pronoun for one could mean the other."""
+    """Whether a pronoun for one could refer to the other."""
     return (about.kind == "person") == (other.kind == "person")

@@ -26,9 +26,9 @@ from sparse_tasks.generators.task import Completion, Draft, Mark, Passage, Task,
 if TYPE_CHECKING:
     from sparse_tasks.core.tokenizers import PromptTokenizer
 
-MOST_GOLD = 8_192  # size limit of a document that a question is asked about, in tokens
-_MISSES = 8  # documents that may be too long for the room that is left before one of them is cut
-_CANDIDATES = 24  # documents that are tried in search of one that can be cut to the right length
+MOST_GOLD = 8_192  # size limit of a gold document, in tokens
+_MISSES = 8  # documents that may not fit before one of them is cut
+_CANDIDATES = 24  # documents tried to find one that can be cut to the right length
 _HEADINGS = 4_096  # headings whose tokens are counted one by one
 _NUMBERS = 2  # times that the number of a document occurs in the frame of the prompt
 _INTRO = "Below are the documents, each under its number.\n\n"
@@ -46,14 +46,14 @@ class _Turn:
         first = min(n, _HEADINGS)
         tokens = _heading_totals(self.tokenizer)[first]
         while first < n:
-            # Beyond that, numbers with as many digits cost the same, or nearly so.
+            # Beyond that, numbers with the same number of digits cost almost the same.
             last = min(n, 10 ** len(str(first + 1)) - 1)
             tokens += (last - first) * _heading_cost(self.tokenizer, len(str(last)))
             first = last
         return tokens
 
     def frame(self, n: int) -> int:
-        """Upper bound of the tokens that ``n`` documents need beside their texts."""
+        """Upper bound of the tokens that ``n`` documents need besides their texts."""
         return self.headings(n) + _slack(n)
 
 
@@ -74,7 +74,7 @@ class PackedTask(Task):
     steerable = True
     sized_in_tokens = True
     named: ClassVar[bool] = True  # whether the question says which document it is about
-    near: ClassVar[bool] = False  # whether the documents that came with a question are the first to be taken
+    near: ClassVar[bool] = False  # whether the documents that came with a question are taken first
 
     @abstractmethod
     def form(self, question: Question) -> str:
@@ -82,7 +82,7 @@ class PackedTask(Task):
 
     @abstractmethod
     def check(self, question: Question, documents: Sequence[str]) -> str | None:
-        """Problem of a question and its answers by the documents that it is about; None if there is none."""
+        """Problem of a question and its answers according to its documents; None if there is none."""
 
     @staticmethod
     @abstractmethod
@@ -170,7 +170,7 @@ class PackedTask(Task):
         return "\n".join([f"{ask}\n", *options]) if options else ask
 
     def _others(self, stream: Stream, size: int) -> list[str]:
-        """Documents that fill ``size`` together with the gold ones: whole ones, and one that is cut."""
+        """Documents that fill ``size`` together with the gold ones: complete ones, and one that is cut."""
         turn, documents = self._bound(), self.collection().documents
         queue = self._queue(stream)
         whole: list[int] = []
@@ -186,7 +186,7 @@ class PackedTask(Task):
                     break
         part: str | None = None
         for remaining in reversed(range(_MISSES)):
-            # Where nothing was passed over, the corpus is used up.
+            # If no document was skipped, the corpus is used up.
             if not passed or size - used - turn.frame(n) < TOLERANCE - _slack(n):
                 break
             candidates = [*passed, *islice(queue, max(0, _CANDIDATES - len(passed)))]
@@ -196,13 +196,13 @@ class PackedTask(Task):
                 part = self._part(candidates, room, enough, fragments)
             if part is not None or not whole:
                 break
-            # Nothing begins with a sentence so short: one document less leaves more to be filled.
+            # No document begins with such a short sentence: one document less leaves more room.
             passed = [whole.pop(), *passed]
             used, n = used - turn.costs[passed[0]], n - 1
         return [*(documents[index] for index in whole), *([] if part is None else [part])]
 
     def _queue(self, stream: Stream) -> Iterator[int]:
-        """Indices of the other documents in random order, again and again if they may repeat."""
+        """Indices of the other documents in random order, endlessly if they may repeat."""
         question, n = self._bound().question, len(self.collection().documents)
         never = {index for index, cost in enumerate(self._bound().costs) if cost == NEVER}
         out = {*question.gold, *never}
@@ -219,7 +219,7 @@ class PackedTask(Task):
     def _part(
         self, candidates: Sequence[int], room: int, enough: int, divide: Callable[[str], list[int]]
     ) -> str | None:
-        """Beginning of a document that leaves as little room as possible, the first that leaves ``enough`` if any."""
+        """Beginning of a document that leaves as little room as possible; the first that leaves ``enough``, if any."""
         documents, cost = self.collection().documents, self._bound().tokenizer.cost
         best, least = None, room + 1
         for index in candidates:
@@ -249,7 +249,7 @@ class PackedTask(Task):
         return self.check(question, parsed.about)
 
     def _known(self, prompt: str) -> list[Question]:
-        """Questions of the corpus that a prompt may ask: several where the same is asked about several documents."""
+        """Questions of the corpus that a prompt may ask: several if the same text is asked about several documents."""
         parsed, documents = read_prompt(prompt, self.named), self.collection().documents
         about = set(parsed.about)
         if known := [
@@ -263,7 +263,7 @@ class PackedTask(Task):
 
 
 def completion(question: str, form: str) -> Completion:
-    """A question whose answer follows the prompt; ``form`` is a sentence on how to write it."""
+    """A question whose answer continues the prompt; ``form`` is a sentence on its form."""
     return prompts.completion("a collection of documents", _INTRO, END, f"{question}\n\n{form}", "Answer:")
 
 
@@ -359,7 +359,7 @@ def _order(task: PackedTask, tokenizer: PromptTokenizer, seed: int) -> list[int]
 
 
 def _tokens(question: Question, costs: Sequence[int], tokenizer: PromptTokenizer) -> int:
-    """Tokens of the longest document that a question is about; ``NEVER`` if that, or it, cannot be encoded."""
+    """Tokens of the longest document of a question; ``NEVER`` if one of them cannot be encoded."""
     words = "\n".join([question.text, *question.choices])
     if tokenizer.spells_control(words) is not None and tokenizer.cost(f"{words}\n") >= NEVER:
         return NEVER
@@ -374,7 +374,7 @@ def _places(depth: Depth, stream: Stream, n: int, k: int) -> list[int]:
         places = depth.slots(stream, n, k)
         stream.shuffle(places)
         return places
-    # On a circle all places are alike, so that leaving out the neighbours favours none.
+    # On a circle all places are equal, so excluding neighbours favours none.
     first = stream.below(n)
     return [first, (first + stream.between(2, n - 2)) % n]
 

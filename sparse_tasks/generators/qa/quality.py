@@ -22,7 +22,7 @@ _COLUMNS = ("article", "question", "options", "answer")
 
 
 def read_quality(corpus: Corpus) -> Collection:
-    """Reader of QuALITY, in the forms that ``docs/qa.md`` has: choices are counted from 1, from 0, or have letters."""
+    """Reader of QuALITY, in the forms in ``docs/qa.md``: choices are counted from 1, from 0, or have letters."""
     collector = Collector(corpus)
     for path in corpus.paths:
         for record in read_records(path, _FORMS, _COLUMNS):

@@ -1,6 +1,6 @@
 """Reader of the articles in a prompt, for the oracle and the auditor.
 
-It knows the phrasing (the grammar files, turned into patterns) and nothing of the world or the narrator.
+It knows the phrasing (the grammar files, compiled to patterns), but not the world or the narrator.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sparse_tasks.generators.qa.phrases import capitals, facts
 _NAME = r"[^\d,.;:]+?"
 # Words that no name contains, so that "it was somebody who founded" is not read as a name and "founded".
 _NO_NAME = {"was", "who", "whom", "that", "which"}
-# Characters of a private area that replace the title of an article, or a part of it, while a sentence is matched.
+# Private-use characters that replace the title of an article, or a part of it, while a sentence is matched.
 _MASK, _MASKS = 0xE000, "\ue000-\ue0ff"
 _SLOTS = Slots(
     {
@@ -170,7 +170,7 @@ def audit(prompt: str) -> list[str]:
     return wrong + [problem for name in told for problem in _dates(name, told)]
 
 
-# Least and greatest age at which somebody does something, in years.
+# Minimum and maximum age at events, in years.
 _AGES = {"employed": (14, 70), "married": (18, 80), "settled": (18, 90), "founded": (18, 80), "completed": (18, 80)}
 
 
@@ -208,7 +208,7 @@ class _Mask:
         for i in range(1, len(words)):
             for part in (" ".join(words[i:]), " ".join(words[:i])):
                 parts |= {form: form for form in (part, part[0].title() + part[1:]) if form not in capitals()}
-        # Long parts first, so that the whole of a name is masked where it stands.
+        # Long parts first, so that full names are masked as a whole.
         ordered = sorted(parts, key=len, reverse=True)
         self._masks = {part: chr(_MASK + i) for i, part in enumerate(ordered)}
         self._parts = {_MASK + i: part for i, part in enumerate(ordered)}

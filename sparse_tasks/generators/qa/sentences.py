@@ -1,4 +1,4 @@
-"""Ends of sentences, and texts cut there."""
+"""Sentence ends, and cutting texts at them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 _LINE = re.compile(r"[^\n]+\n*")
-# Scripts whose words no blank divides: Thai, Lao, Tibetan, Burmese, Khmer; then the marks, kana and characters of
+# Scripts without blanks between words: Thai, Lao, Tibetan, Burmese, Khmer; then the marks, kana and characters of
 # Chinese and Japanese.
 _UNSPACED = "\u0e00-\u109f\u1780-\u17ff"
 _IDEOGRAPHIC = "\u2e80-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
@@ -19,12 +19,12 @@ _CLOSING = "\"'”’»)\\]」』】〉》〕）］｝｣"
 _WIDE_END = re.compile(rf"[.!?…]*{_STOP}(?:{_STOP}|[.!?…])*[{_CLOSING}]*")
 _END = re.compile(rf"{_WIDE_END.pattern}|[.!?…]+[{_CLOSING}]*(?=\s|$)")
 _PLAIN_END = re.compile(rf"[.!?…]+[{_CLOSING}]*")
-_BETWEEN = re.compile(f"[{_IDEOGRAPHIC}]{{2}}")  # two characters that no blank parts
-_LONGEST_WORD = 40  # in characters; where more of them stand together, no blank divides words
+_BETWEEN = re.compile(f"[{_IDEOGRAPHIC}]{{2}}")  # two adjacent characters
+_LONGEST_WORD = 40  # in characters; longer runs mean that blanks do not separate words
 _DENSE = re.compile(rf"[{_UNSPACED}{_IDEOGRAPHIC}]|(?<=\S{{{_LONGEST_WORD}}})\S")
 _LONG_RUN = re.compile(rf"\S{{{_LONGEST_WORD + 1}}}")
 _PAUSE = re.compile(r"[,;:、，；：،؛၊]|\s+")
-# A text whose sentences are longer than so many characters is taken to have none, and so its words.
+# A text with longer sentences or words than this counts as having none.
 _FEW_SENTENCES, _FEW_WORDS = 400, 60
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Col|Lt|Capt|Sgt|Rev|vs|etc|No|Vol|e\.g|i\.e))$"
@@ -39,7 +39,7 @@ def sentence_ends(text: str) -> list[int]:
     """
     marks = list(_END.finditer(text))
     ends = [mark.end() for mark in marks if _is_end(text, mark)]
-    # Where most marks seem to end nothing, the text is one without capitals: each of them ends a sentence.
+    # If most marks seem to end nothing, the text has no capitals: each mark ends a sentence.
     return ends if 3 * len(ends) > len(marks) else [mark.end() for mark in marks]
 
 
@@ -58,15 +58,15 @@ def split_wide(text: str) -> Iterator[str]:
 
 
 def divisions(text: str) -> list[int]:
-    """Offsets behind the sentences of a text; where there are next to none, behind its ``fragments``."""
+    """Offsets after the sentences of a text; if there are almost none, after its ``fragments``."""
     ends = sentence_ends(text)
     return ends if len(text) <= _FEW_SENTENCES * len(ends) else fragments(text)
 
 
 def fragments(text: str) -> list[int]:
-    """Offsets behind the words of a text; where blanks are rare, behind its characters.
+    """Offsets after the words of a text; if blanks are rare, after its characters.
 
-    Characters are grapheme clusters: what a reader takes for one.
+    Characters are grapheme clusters.
     """
     words = [word.end() for word in re.finditer(r"\S+", text)]
     return words if len(text) <= _FEW_WORDS * len(words) else _clusters(text)
@@ -79,7 +79,7 @@ def _clusters(text: str) -> list[int]:
 
 
 def dense(text: str) -> int:
-    """Number of characters of a text that belong to words which no blank divides.
+    """Number of characters in words of scripts without blanks.
 
     >>> dense("A few words"), dense("几个字")
     (0, 3)
@@ -88,12 +88,12 @@ def dense(text: str) -> int:
 
 
 def _is_spaced(text: str) -> bool:
-    """Whether a text surely has no dense characters; a shortcut."""
+    """Whether a text certainly has no dense characters; a shortcut."""
     return text.isascii() and _LONG_RUN.search(text) is None
 
 
 def pieces(text: str, most: int) -> Iterator[str]:
-    """A text in pieces of at most ``most`` dense characters, cut at a pause where there is one, else at a cluster."""
+    """A text in pieces of at most ``most`` dense characters, cut at a pause if there is one, else at a cluster."""
     if _is_spaced(text):
         yield text.strip()
         return
@@ -112,12 +112,12 @@ def _piece_end(text: str, start: int, most: int) -> int | None:
     end = beyond.start()
     if pauses := [pause.end() for pause in _PAUSE.finditer(text, (start + end) // 2, end)]:
         return pauses[-1]
-    clusters = _clusters(text[start : end + 64])  # with what follows, or the last might be half a one
+    clusters = _clusters(text[start : end + 64])  # with following text, or the last might be partial
     return start + max((at for at in clusters if start + at <= end), default=clusters[0])
 
 
 def gap(before: str, after: str) -> str:
-    """What belongs between two parts of a text: a blank, or nothing within Chinese or Japanese."""
+    """The separator of two parts of a text: a blank, or nothing within Chinese or Japanese."""
     if not before or not after or before[-1].isspace() or after[0].isspace():
         return ""
     return "" if _BETWEEN.fullmatch(before[-1] + after[0]) else " "
@@ -144,7 +144,7 @@ def _is_end(text: str, mark: re.Match[str]) -> bool:
     if mark[0].startswith("."):
         if _ABBREVIATION.search(text, max(0, mark.start() - 8), mark.start()):
             return False
-        # In texts that come in tokens a blank stands before the full stop, and all is in lower case.
+        # Tokenised texts have a blank before the full stop, and are in lower case.
         return not rest[0].islower() or text[mark.start() - 1 : mark.start()] == " "
     return not rest[0].islower() or mark[0][-1] in "!?"
 
@@ -152,9 +152,9 @@ def _is_end(text: str, mark: re.Match[str]) -> bool:
 def cut(
     text: str, room: int, cost: Callable[[str], int], divide: Callable[[str], list[int]] = divisions
 ) -> tuple[str, int] | None:
-    """The longest beginning that fits and ends where ``divide`` says, with its tokens; None if there is none.
+    """The longest beginning that fits and ends at a position of ``divide``, with its tokens; None if there is none.
 
-    ``room`` is for the beginning and an empty line behind it, in tokens; ``cost`` gives those of a paragraph.
+    ``room`` covers the beginning and an empty line after it, in tokens; ``cost`` gives the tokens of a paragraph.
     """
     ends = divide(text)
     best: tuple[int, int, int] | None = None  # its end, the start of its last line, tokens ahead of that line
@@ -162,7 +162,7 @@ def cut(
     for line in _LINE.finditer(text):
         here = ends[bisect_right(ends, line.start()) : bisect_right(ends, line.end())]
         tokens = cost(line[0] if line[0].endswith("\n") else f"{line[0]}\n\n")
-        # As the last line it would have an empty one behind it, which may cost another token or two.
+        # A last line is followed by an empty one, which may cost another token or two.
         if spent + tokens + 2 > room:
             n = bisect_left(here, True, key=lambda end: spent + cost(f"{text[line.start() : end]}\n\n") > room)
             if n:

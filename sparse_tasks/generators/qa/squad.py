@@ -51,7 +51,7 @@ def _within(paragraph: str, answer: str) -> bool:
 
 
 def _articles(path: Path) -> Iterator[tuple[str, list[_Paragraph]]]:
-    """Articles with their titles; of rows those with one title that follow each other."""
+    """Articles with their titles; in rows, consecutive ones with the same title."""
     records = read_records(path, _FORMS, _COLUMNS)
     for is_row, group in groupby(records, lambda record: record.find("question") is not None):
         if not is_row:
@@ -64,7 +64,7 @@ def _articles(path: Path) -> Iterator[tuple[str, list[_Paragraph]]]:
                     raise unknown(record)
             continue
         for title, rows in groupby(group, lambda row: row.get("title").text()):
-            paragraphs: dict[str, list[Field]] = {}  # its questions may stand apart
+            paragraphs: dict[str, list[Field]] = {}  # its questions may not be adjacent
             for row in rows:
                 paragraphs.setdefault(row.get("context").text(), []).append(row)
             yield title.replace("_", " "), [_Paragraph(text, asked) for text, asked in paragraphs.items()]
@@ -79,13 +79,13 @@ def _article(article: Field) -> tuple[str, list[_Paragraph]]:
 
 
 def _answers(question: Field) -> list[str] | None:
-    """References of a question, as the published JSON or the Hub's rows have them; None if it cannot be answered."""
+    """References of a question, from the published JSON or the Hub's rows; None if it cannot be answered."""
     if (impossible := question.find("is_impossible")) is not None and impossible.truth():
         return None
     answers = question.get("answers")
     if isinstance(answers.value, list):
         return [answer.get("text").text() for answer in answers.items()]
-    return [answer.text() for answer in answers.get("text").items()] or None  # SQuAD 2.0's rows have no other mark
+    return [answer.text() for answer in answers.get("text").items()] or None  # the only mark in SQuAD 2.0's rows
 
 
 @dataclass(frozen=True)

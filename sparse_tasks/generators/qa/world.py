@@ -1,6 +1,6 @@
 """The world that the articles describe: people, firms and towns that never existed, and the facts between them.
 
-Every fact is drawn here, before it is told, so that no two articles can contradict each other.
+Every fact is drawn here before it is told, so no two articles can contradict each other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sparse_tasks.generators.prose.people import People
 from sparse_tasks.generators.qa.phrases import capitals, lexicon
 from sparse_tasks.generators.seeds import Stream
 
-# Articles on towns and on firms, of a hundred; the others are on people.
+# Percentages of articles on towns and on firms; the others are on people.
 _TOWNS, _FIRMS = 18, 22
 _FEWEST_TOWNS, _FEWEST_FIRMS, _FEWEST_PEOPLE = 2, 2, 4
 FEWEST: Final = _FEWEST_TOWNS + _FEWEST_FIRMS + _FEWEST_PEOPLE  # fewest articles that make a world
@@ -56,7 +56,7 @@ class World:
 
 
 def simulate(stream: Stream, articles: int, locale: str) -> World:
-    """A world of so many articles; names of people come from a locale of faker."""
+    """A world of this many articles; names of people come from a locale of faker."""
     towns = max(_FEWEST_TOWNS, articles * _TOWNS // 100)
     firms = max(_FEWEST_FIRMS, articles * _FIRMS // 100)
     names = _Names(stream.fork("names"))
@@ -102,7 +102,7 @@ def _people(stream: Stream, n: int, locale: str) -> list[Entity]:
             person = drawn.person()
             given_first = person.name.startswith(f"{person.first} ")
             family = person.name[len(person.first) + 1 :] if given_first else person.name[: -len(person.first) - 1]
-            # One in four has the first name of somebody before, so that a first name alone identifies nobody.
+            # One in four repeats an earlier first name, so that a first name alone identifies nobody.
             shared = namesakes.setdefault(person.female, person.first)
             first = shared if stream.below(4) == 0 else person.first
             name = f"{first} {family}" if given_first else f"{family} {first}"
@@ -111,7 +111,7 @@ def _people(stream: Stream, n: int, locale: str) -> list[Entity]:
         if stream.below(3) == 0:
             namesakes[person.female] = person.first
         taken.add(name)
-        # A family name that is also a word of the articles (An, In) never stands alone.
+        # A family name that is also a word of the articles (An, In) is never used alone.
         short = family[0].title() + family[1:]
         people.append(Entity("person", name, born, name if short in capitals() else short, person.female))
         people[-1].set("profession", stream.choice(professions))
@@ -119,7 +119,7 @@ def _people(stream: Stream, n: int, locale: str) -> list[Entity]:
 
 
 def _firm(names: _Names) -> Entity:
-    # The name tells nothing of the product.
+    # The name does not reveal the product.
     firm = Entity("firm", f"{names.name('firm')} {names.stream.choice(lexicon('firms.txt'))[0]}", 0)
     firm.set("product", names.stream.choice(lexicon("products.txt"))[0])
     return firm
@@ -137,7 +137,7 @@ def _towns(stream: Stream, names: _Names, n: int) -> list[Entity]:
 
 
 def _landmarks(stream: Stream, world: World) -> None:
-    """Each town gets a landmark, designed by somebody of any profession."""
+    """Each town gets a landmark, designed by a person of any profession."""
     for town, designer in zip(world.towns, stream.sample(world.people, len(world.towns)), strict=True):
         town.set("landmark", stream.choice(lexicon("landmarks.txt"))[0])
         town.set("designer", designer, designer.year + stream.between(28, 60))

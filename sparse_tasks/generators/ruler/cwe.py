@@ -17,7 +17,7 @@ from sparse_tasks.generators.task import TASKS, Completion, Draft, Mark, Offer, 
 _INTRO = "Below is a numbered list of words. Most words occur in it more than once.\n\n"
 _END = "The list ends here."
 _SPECIMENS = 512
-_FEWEST = 10  # fewer rare words than this would make the common ones too plain to see
+_FEWEST = 10  # fewer rare words would make the common ones obvious
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class RulerCwe(Task):
         specimens = []
         for k in range(_SPECIMENS):
             word = stream.choice(_vocabulary()) if stream.uniform() < single else _pair(stream, frozenset())
-            # Numbers are spread evenly over the list, since most tokens of a line are theirs.
+            # Numbers are spread evenly over the list, since they are most of a line's tokens.
             specimens.append(_line(int((k + stream.uniform()) * lines / _SPECIMENS), word))
         return specimens
 
@@ -101,7 +101,7 @@ class RulerCwe(Task):
         question = re.search(r"^(\d+|One) words? (?:is|are) more frequent", prompt[at:], re.M)
         if at < 0 or question is None:
             raise DataError("the question cannot be read")
-        begin = max(prompt.rfind(_INTRO, 0, at), 0)  # behind the example, where there is one
+        begin = max(prompt.rfind(_INTRO, 0, at), 0)  # after the example, if there is one
         lines = re.findall(r"^(\d+)\. (\S+)$", prompt[begin:at], re.M)
         if [int(number) for number, _ in lines] != list(range(1, len(lines) + 1)):
             raise DataError("the list is not numbered one by one")
@@ -112,7 +112,7 @@ class RulerCwe(Task):
         return min(self.words, 10)
 
     def _example(self, stream: Stream) -> dict[str, str]:
-        """A short list of words that are in no other list."""
+        """A short list of words that occur in no other list."""
         words = stream.sample(set_aside(), self._examples() + _FEWEST)
         common = words[: self._examples()]
         items = common * 3 + words[self._examples() :]
@@ -122,12 +122,12 @@ class RulerCwe(Task):
 
 
 class _Listing:
-    """The numbered list while it is fitted: it grows by a rare word, or trades one for another that costs more."""
+    """The numbered list while it is fitted: it grows by a rare word, or replaces one by another that costs more."""
 
     def __init__(self, items: list[str], rare: int, words: Iterator[str], stream: Stream, common: set[str]) -> None:
         self._items, self._rare, self._words, self._stream, self._common = items, rare, words, stream, common
         self.body = [Passage(_line(i, word)) for i, word in enumerate(items)]
-        # Lines of each rare word, once one has been traded; they move when the list grows.
+        # Lines of each rare word, once one has been replaced; they move when the list grows.
         self._places: dict[str, list[int]] = {}
         self._rare_words: list[str] = []
 

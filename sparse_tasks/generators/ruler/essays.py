@@ -1,4 +1,4 @@
-"""Essays for haystacks: generated ones, without end, or the text of a file that the user names."""
+"""Essays for haystacks: generated without limit, or from a user's file."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _MIDDLE = ("Claim", "Detail", "Example", "History", "Objection")
 # The text of a file is cut into paragraphs and sentences no longer than these; a paragraph, so also a sentence, has at
 # most so many characters of words that no blank divides.
 _SENTENCES, _WORDS, _DENSE = 8, 80, 120
-# A file has to hold this much text, or its few sentences would come again and again.
+# Minimum text of a file, or its few sentences would repeat too often.
 _FEWEST_CHARACTERS = 5_000
 _NEEDED = f"a haystack needs {_FEWEST_CHARACTERS:,} or more"
 _MOST_BYTES = 2**28
-# What no language writes: data in letters.
+# Data in letters, which is not language.
 _LONGEST_WORD = 1_000
 _LONG_WORD = re.compile(rf"(?<![!-~])[!-~]{{{_LONGEST_WORD}}}")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
-# Behind a stop with or without a closing quote, but not behind an initial or a title (J., Dr.).
+# After a stop with or without a closing quote, but not after an initial or a title (J., Dr.).
 _END_OF_SENTENCE = re.compile(
     r"(?:(?<=[.!?])(?<!\b[A-Z]\.)(?<!\b[A-Z][a-z]\.)|(?<=[.!?][\"'”’)]))\s+(?=[\"'“‘(]*[^\W_a-z])"
 )
@@ -66,7 +66,7 @@ def encodable(sha256: str, tokenizer: PromptTokenizer) -> tuple[list[list[str]],
         rest = sentences
         if not fits(join(sentences)):
             rest = [sentence for sentence in sentences if fits(sentence)]
-            # Pieces of a text without blanks may spell a token together.
+            # Pieces of a text without blanks may together spell a token.
             rest = rest if fits(join(rest)) else []
             left_out += len(sentences) - len(rest)
         if rest:
@@ -79,9 +79,9 @@ def encodable(sha256: str, tokenizer: PromptTokenizer) -> tuple[list[list[str]],
 
 
 class _Generated:
-    """Essays on one subject after the other; each paragraph is drawn by itself."""
+    """Essays on consecutive subjects; each paragraph is drawn independently."""
 
-    period = None  # they never come again
+    period = None  # they never repeat
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -98,7 +98,7 @@ class _Generated:
 
 
 class _Quoted:
-    """Paragraphs of a file from one on; after the last comes the first."""
+    """Paragraphs of a file from a given one on, wrapping around."""
 
     def __init__(self, text: list[list[str]], start: int) -> None:
         self._text, self._start = text, start
@@ -164,7 +164,7 @@ def _sentences(text: str) -> Iterator[str]:
 def _grouped(sentences: Iterable[str]) -> Iterator[list[str]]:
     group, extent = list[str](), 0
     for sentence in sentences:
-        # Where there are no sentences to speak of, two pieces make a paragraph.
+        # Almost without sentences, two pieces make a paragraph.
         more = _DENSE // 2 if sentence.count(" ") == _WORDS - 1 else dense(sentence)
         if len(group) == _SENTENCES or (group and extent + more > _DENSE):
             yield group

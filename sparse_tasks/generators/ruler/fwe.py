@@ -18,7 +18,7 @@ from sparse_tasks.generators.ruler.words import most_frequent
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Completion, Draft, Mark, Offer, Passage, Task, parameter
 
-# No vowels, so that no code is a word of any language, nor an indecent one.
+# No vowels, so that no code is a word, decent or not.
 _ALPHABET = "bcdfghjklmnpqrstvwxz"
 _DOTS = "..."
 _LINE = 20
@@ -36,7 +36,7 @@ class RulerFwe(Task):
 
     The word of rank ``k`` occurs ``n / (zeta(alpha) * k ** alpha)`` times, rounded down, for some whole ``n``; words of
     which that is less than one do not occur (RULER, Hsieh et al. 2024, section 3). Rank 1 are dots, which do not count,
-    so the answer are ranks 2 and following. Its unit is the line of twenty words.
+    so the answer is ranks 2 and following. Its unit is the line of twenty words.
     """
 
     version = 2
@@ -100,7 +100,7 @@ class RulerFwe(Task):
 
     def _text(self, stream: Stream, lines: int) -> _Text:
         law = _Law(self.alpha)
-        # As few as give so many lines.
+        # The fewest that give this many lines.
         least = _smallest(self.alpha, self.words)
         n = bisect_left(range(lines * _LINE * 64), lines * _LINE, lo=least, key=law.total)
         return _Text(law, n, stream, self.letters)
@@ -127,11 +127,11 @@ class _Law:
 
 
 class _Text:
-    """A text by the law, and ways to make it longer by which it stays one.
+    """A text that follows the law, and ways to extend it that preserve the law.
 
     Attributes:
         words: Its words in random order.
-        codes: The distinct ones by rank, dots first.
+        codes: The distinct words by rank, dots first.
     """
 
     def __init__(self, law: _Law, n: int, stream: Stream, letters: int) -> None:
@@ -181,7 +181,7 @@ class _Text:
 
 @lru_cache(maxsize=64)
 def _smallest(alpha: float, words: int) -> int:
-    """Least nominal number by which the last rank asked for occurs twice, and more often than the next."""
+    """Minimum nominal number at which the last requested rank occurs twice, and more often than the next."""
     last, following = (math.pow(words + 1, -alpha), math.pow(words + 2, -alpha))
     return math.ceil(_zeta(alpha) * max(1 / (last - following), 2 / last)) + 1
 

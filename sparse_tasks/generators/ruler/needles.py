@@ -34,7 +34,7 @@ _MEANINGS = {"words": "expression", "numbers": "figure", "uuids": "identifier"} 
 _NOUNS = {"words": "word", "numbers": "number", "uuids": "UUID"}
 _END = "The text ends here."
 _SPECIMENS = 128
-_LEFT_OUT = 6  # one in so many paragraphs of an essay is left out at first; the fitter puts back as many as fit
+_LEFT_OUT = 6  # of this many paragraphs of an essay one is left out at first; the fitter restores as many as fit
 
 
 def haystack(default: str) -> Any:
@@ -95,7 +95,7 @@ class Needles(Task):
             if (keys := self.queries + self.distractors) > len(capitals()):
                 raise refuse(self.name, self.overlap, f"has {len(capitals())} keys, not {keys}")
         if self.haystack != "essay":
-            # A text that is not used is not part of the key.
+            # An unused text is not part of the key.
             object.__setattr__(self, "essays", "")
         if self.essays:
             # Texts of users were divided otherwise, and control tokens in them encoded as such; what is made stays.
@@ -125,7 +125,7 @@ class Needles(Task):
             codes = _Codes(stream, self)
             return [codes.line(codes.key(), codes.value()) for _ in range(_SPECIMENS)]
         text = prose(stream, self._prose())
-        # From all over the text, since its beginning may be unlike the rest.
+        # From the whole text, since its beginning may be atypical.
         step = max((text.period or 0) // _SPECIMENS, 1)
         return [_paragraph(text.paragraph(step * i)) for i in range(_SPECIMENS)]
 
@@ -244,7 +244,7 @@ class Needles(Task):
         return f"Here and there in it secret {noun}s are mentioned."
 
     def _named(self, key: str) -> str:
-        """What the question calls a key."""
+        """The name of a key in the question."""
         return key if self.overlap == LITERAL else f"the capital of {dict(capitals())[key]}"
 
     def _ask(self, keys: str) -> str:
@@ -329,18 +329,18 @@ class _Lines:
 class _Paragraphs:
     """A haystack of essays: paragraphs in order, some of them left out until the fitter asks for them.
 
-    They are left out evenly, so that needles keep their depth whatever is put back.
+    They are left out evenly, so that needles keep their depth whatever is restored.
     """
 
     def __init__(self, stream: Stream, size: int, text: Prose) -> None:
         self._text = text
         n = size + size // _LEFT_OUT + 4
-        # The first is always present: what follows is put behind it.
+        # The first is always present: others follow it.
         self._absent = stream.sample(range(1, n), n - size)
         self._present = sorted(set(range(n)).difference(self._absent))
         self._sentences = [text.paragraph(i) for i in self._present]
         self.places = sum(map(len, self._sentences))
-        # Whether the file was too short, so that its text comes again.
+        # Whether the file was too short, so that its text repeats.
         self.drawn = {} if text.period is None else {"repeated": n > text.period}
 
     def body(self, needles: Mapping[int, str]) -> tuple[list[Passage], _Starts]:
@@ -365,7 +365,7 @@ class _Paragraphs:
 
     def offers(self, body: list[Passage], stream: Stream) -> Sequence[Callable[[], Offer | None]]:
         """A paragraph that was left out, the first sentence of one, or a line of noise."""
-        # Paragraphs that were put back behind each of those that were present from the beginning.
+        # Restored paragraphs after each of the initial ones.
         followers: dict[int, list[int]] = {}
 
         def put_back(i: int, text: str) -> None:

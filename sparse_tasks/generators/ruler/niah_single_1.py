@@ -10,7 +10,7 @@ from sparse_tasks.generators.task import TASKS
 
 @dataclass(frozen=True)
 class RulerNiahSingle1(Needles):
-    """Asks for the number of one key, which stands somewhere in a haystack of filler sentences."""
+    """Asks for the number of one key, which is somewhere in a haystack of filler sentences."""
 
     haystack: str = haystack("noise")
 

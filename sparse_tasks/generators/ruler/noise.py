@@ -1,4 +1,4 @@
-"""Filler: sentences that have nothing to do with any question, and offers of more text."""
+"""Filler: sentences unrelated to any question, and offers of more text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def noise(stream: Stream) -> str:
 
 
 def offer_line(stream: Stream, body: list[Passage], line: Callable[[Stream], str] = noise) -> Offer:
-    """An offer of a line, by default a filler sentence, behind any passage."""
+    """An offer of a line, by default a filler sentence, after any passage."""
     text = line(stream)
     passage = stream.choice(body)
     return Offer([text], [], lambda: passage.followers.append(text))

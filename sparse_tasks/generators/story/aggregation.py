@@ -21,7 +21,7 @@ from sparse_tasks.generators.task import TASKS, parameter
 
 
 class _Kind(ABC):
-    """A kind of question: what the story must contain, what is asked, how the oracle answers."""
+    """A kind of question: requirements on the story, the question, and the oracle."""
 
     @abstractmethod
     def plan(self, stream: Stream, plan: Plan, events: int) -> None:
@@ -33,7 +33,7 @@ class _Kind(ABC):
 
     @abstractmethod
     def answer(self, story: Story, heard: Mapping[str, str]) -> str:
-        """The answer, from what is told and what the question names."""
+        """The answer, from the story as told and the question."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class _Spent(_Kind):
         bound, ask = 0, tongue.sentence("spent", hero=hero, material=plan.reserved)
         if self.costly:
             prices = sorted({event.amount for event in bought})
-            # A bound between two prices, or below them all, so that at least one purchase counts.
+            # A bound between two prices, or below all, so that at least one purchase counts.
             bound = stream.choice([prices[0] - 1, *prices[:-1]])
             ask = tongue.sentence("costly", hero=hero, material=plan.reserved, price=tongue.price(bound))
         total = str(sum(event.amount for event in bought if event.amount > bound))
@@ -206,7 +206,7 @@ _KINDS: dict[str, _Kind] = {
     "met": _Met(),
     "purse": _Purse(),
 }
-# The purse takes every sum of the story: it is asked only by name, since no model adds up a thousand of them.
+# The purse needs every sum of the story, so it is only asked by name: no model adds up a thousand of them.
 _MIXED = ("spent", "costly", "dearest", "kept", "met")
 
 
@@ -247,7 +247,7 @@ class StoryAggregation(StoryTask):
 
     def answer(self, story: Story) -> str:
         for name, kind in _KINDS.items():
-            # A question is a sentence with the name of its kind.
+            # A question's sentence has the name of its kind.
             if (heard := story.tongue.heard(name, story.question)) is not None:
                 return kind.answer(story, heard)
         raise DataError("the question is of no known kind")
@@ -258,7 +258,7 @@ def _reserve(stream: Stream, plan: Plan) -> None:
 
 
 def _mislead(stream: Stream, plan: Plan, events: int, kinds: tuple[str, ...]) -> None:
-    """As many events again that name the material and do not count."""
+    """The same number of events that name the material but do not count."""
     for _ in range(events):
         plan.demands.setdefault(stream.below(len(plan.acquisitions)), []).append(Demand(stream.choice(kinds)))
 

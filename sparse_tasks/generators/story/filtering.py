@@ -14,7 +14,7 @@ from sparse_tasks.generators.story.task import Question, StoryTask
 from sparse_tasks.generators.story.world import Chronicle, Plan
 from sparse_tasks.generators.task import TASKS, parameter
 
-# The first chapter's number is drawn up to this one, since small numbers alone could be guessed.
+# Maximum of the first chapter's number, since small numbers could be guessed.
 _FIRST = 100
 
 

@@ -1,6 +1,6 @@
 """Languages of the stories: each is a folder of ``languages``, with its grammars, word lists and wording as data.
 
-Whoever adds a language adds a folder; ``languages/en/language.toml`` says what its fields mean.
+A language is added as a folder; ``languages/en/language.toml`` documents its fields.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Form = str | Mapping[str, str]
 
 @cache
 def languages(*needed: str) -> tuple[str, ...]:
-    """Codes of the languages that have all sentences needed, English first."""
+    """Codes of the languages with all needed sentences, English first."""
     codes = {path.name for path in _FOLDER.iterdir() if (path / "language.toml").is_file()}
     known = (ENGLISH, *sorted(codes - {ENGLISH}))
     return tuple(code for code in known if not needed or set(needed) <= set(language(code).say))
@@ -52,11 +52,11 @@ class Language:
 
     Attributes:
         code: Name of the folder, a code of ISO 639 (``de``).
-        locale: A locale of faker, for names, where the user says none.
+        locale: The default locale of faker for names.
         version: Raised when its stories change.
-        blank: What stands between words: a blank or nothing.
-        called: What people who have been named go by: their ``first`` name, or their full ``name``.
-        words: Function words and endings, for what questions share with texts.
+        blank: Separator of words: a blank or nothing.
+        called: How named people are referred to: by their ``first`` name, or their full ``name``.
+        words: Function words and endings, for the overlap of questions and texts.
         years: The first and the last year in which a story may begin.
         instructions: The frame of prompts.
         end: Matches the end of a sentence, which is one of the marks in ``stops``, with what it takes to be sure.
@@ -70,8 +70,8 @@ class Language:
         parties: Endings of the slots of people without a name, one for each column of their word lists.
         sorts: Classes of nouns, one for each column of the list of adjectives, where these agree with nouns.
         sounds: Words that are others (``as``) where something that matches ``before`` follows them.
-        comma: What stands between numbers.
-        order: What letters sort as in the alphabet, with all letters that do; others sort as they are.
+        comma: Separator of numbers.
+        order: Sort keys of letters in the alphabet; other letters sort as themselves.
     """
 
     code: str
@@ -130,7 +130,7 @@ class Language:
         return {slot: form.replace("{thing}", name) for slot, form in _forms(self, sort, female).items()}
 
     def party(self, slot: str, forms: Sequence[str]) -> dict[str, str]:
-        """The slots of somebody, with a form for each case, or one for all of them."""
+        """The slots of a person, with a form for each case, or one for all."""
         return {f"{slot}{ending}": forms[min(i, len(forms) - 1)] for i, ending in enumerate(self.parties)}
 
     def price(self, amount: int) -> str:
@@ -154,7 +154,7 @@ class Language:
         return form.format_map(values)
 
     def heard(self, key: str, text: str) -> dict[str, str] | None:
-        """What the placeholders of a sentence stand for where a text says it; None where it does not."""
+        """Values of a sentence's placeholders if a text matches it; else None."""
         found = next(filter(None, (pattern.search(text) for pattern in _patterns(self, key))), None)
         return None if found is None else found.groupdict()
 
@@ -163,30 +163,30 @@ class Language:
 
         Args:
             key: Name of the sentence.
-            values: What placeholders may stand for.
+            values: Expressions of placeholders.
         """
         form = self.say[key]
         if isinstance(form, str):
             return _written(form, values)
-        # A group can be named once, so forms differ only in what stands behind their placeholder.
+        # A group name can occur only once, so forms differ only after their placeholder.
         head = form["many"][: form["many"].index("}") + 1]
         rest = "|".join(re.escape(form[number].removeprefix(head)) for number in ("many", "one"))
         return f"{_written(head)}(?:{rest})"
 
     def sounded(self, text: str) -> str:
-        """A sentence with the words that go by the sound of what follows them."""
+        """A sentence with words adapted to the sound of the next word."""
         for pattern, other in _sounded(self):
             text = pattern.sub(other, text)
         return text
 
     def unsounded(self, text: str, mask: str) -> str:
-        """The same sentence as its grammar has it; ``mask`` may stand for a name in it."""
+        """The sentence as in its grammar; ``mask`` may replace a name in it."""
         for pattern, word in _unsounded(self, mask):
             text = pattern.sub(word, text)
         return text
 
     def sorted_as(self, name: str) -> str:
-        """What a name sorts as in the alphabet.
+        """The sort key of a name in the alphabet.
 
         >>> sorted(["Zürcher Uhr", "Ulmer Uhr", "Überlinger Uhr"], key=language("de").sorted_as)
         ['Überlinger Uhr', 'Ulmer Uhr', 'Zürcher Uhr']
@@ -203,7 +203,7 @@ class Language:
 
     @cached_property
     def phrases(self) -> frozenset[str]:
-        """Pieces of grammars that are so long that a reader would notice them again: two words at least."""
+        """Pieces of grammars whose repetition a reader would notice: at least two words."""
         pieces = {piece for rule in (*self.events.values(), *self.scenes.values()) for piece in rule.texts()}
         return frozenset(piece for piece in pieces if (piece.rfind(" ") > 0 if self.blank else len(piece) > 4))
 
@@ -222,7 +222,7 @@ _NUMBERS = {"n", "count", "day", "year"}
 
 @cache
 def _sounded(language: Language) -> list[tuple[re.Pattern[str], str]]:
-    """Words that go by the sound of what follows them, and what they become."""
+    """Words that depend on the sound of the next word, and their other forms."""
     return [
         (re.compile(rf"(?<= ){word}(?= (?:{other['before']}))"), other["as"]) for word, other in language.sounds.items()
     ]
@@ -230,7 +230,7 @@ def _sounded(language: Language) -> list[tuple[re.Pattern[str], str]]:
 
 @cache
 def _unsounded(language: Language, mask: str) -> list[tuple[re.Pattern[str], str]]:
-    """What these words have become, also before ``mask``, and the words."""
+    """The other forms, also before ``mask``, and the words."""
     return [
         (re.compile(rf"(?<= ){other['as']}(?= (?:{mask}|{other['before']}))"), word)
         for word, other in language.sounds.items()
@@ -244,7 +244,7 @@ def _patterns(language: Language, key: str) -> list[re.Pattern[str]]:
 
 
 def _written(form: str, values: Mapping[str, Sequence[str]] = MappingProxyType({})) -> str:
-    """A regular expression for what a form becomes, with a group for each placeholder."""
+    """A regular expression for a filled form, with a group for each placeholder."""
     written, seen = "", set[str]()
     for literal, name, _, _ in Formatter().parse(form):
         written += re.escape(literal)

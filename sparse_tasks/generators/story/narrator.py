@@ -16,8 +16,7 @@ _AROUND = ("Thought", "Folk", "Meal", "Mishap", "Animal", "Custom", "Short", "We
 FILLER = ("Thought", "Folk", "Mishap", "Animal", "Custom", "Weather", "Wonder", "PlaceLook")
 # Elements of the setting, which has its weather from the chapter's opening.
 _SETTING = ("PlaceLook", "Folk", "Animal", "Custom")
-# A sentence that was drawn within so many others, or a phrase of it in the same chapter, is drawn again, this often at
-# most.
+# A sentence drawn within this many others, or with a phrase of the same chapter, is redrawn, at most this often.
 _MEMORY, _REDRAWS = 240, 4
 
 
@@ -36,7 +35,7 @@ class Narrator:
         self._tongue = tongue = chronicle.tongue
         self._scenes = tongue.scenes
         self._events = tongue.events
-        # Scenes so far, and by sentence the number of the last one that is that sentence.
+        # Number of scenes so far, and of the last scene with each sentence.
         self._scene_count = 0
         self._last: dict[str, int] = {}
         self._phrases: set[str] = set()
@@ -53,7 +52,7 @@ class Narrator:
             f"{tongue.sentence('opening', name=hero.name, first=hero.first)}\n\n"
             f"{self._told(chronicle.setting_out)}\n\n"
         )
-        # Filler goes behind any paragraph but a heading and a chapter's last, and repeats no phrase of its chapter.
+        # Filler may follow any paragraph except a heading and a chapter's last, and repeats no phrase of its chapter.
         self._open: list[tuple[Passage, set[str]]] = []
         self.chapters = [self._chapter(chapter) for chapter in chronicle.chapters]
         self.body = [passage for chapter in self.chapters for passage in chapter]
@@ -77,7 +76,7 @@ class Narrator:
         return told.passage.text[told.start : told.end]
 
     def filler(self, stream: Stream, sentences: int) -> Offer:
-        """A paragraph of so many sentences in which nothing happens; 0 is a short sentence alone."""
+        """A paragraph of this many sentences without events; 0 is a single short sentence."""
         passage, self._phrases = stream.choice(self._open)
         elements = stream.sample(FILLER, sentences) or ["Short"]
         text = self._joined([self._scene(element, stream) for element in elements])[0]
@@ -116,7 +115,7 @@ class Narrator:
         return [Passage(f"{self._tongue.sentence('chapter', n=chapter.number)}\n\n"), *passages]
 
     def _around(self) -> str:
-        """An element for the neighbourhood of an event, none twice before all were used."""
+        """An element around an event; none repeats before all were used."""
         if not self._deck:
             self._deck = list(_AROUND)
             self._stream.shuffle(self._deck)
@@ -130,7 +129,7 @@ class Narrator:
         return passage
 
     def _joined(self, sentences: Sequence[str | Event]) -> tuple[str, dict[Event, tuple[int, int]]]:
-        """A paragraph of open sentences and events, and where the events stand in it."""
+        """A paragraph of open sentences and events, and the positions of the events."""
         text, subject, blank = "", "", self._tongue.blank
         spans: dict[Event, tuple[int, int]] = {}
         for sentence in sentences:
@@ -149,7 +148,7 @@ class Narrator:
     def _told(self, event: Event) -> str:
         kind = event.kind
         if kind == "Meeting":
-            # Who has been met before is not introduced again.
+            # People met before are not introduced again.
             kind = "Reunion" if event.slots["person"] in self._met else kind
             self._met.add(event.slots["person"])
         return self._filled(self._drawn(self._events[kind], self._stream), event.slots)
@@ -181,9 +180,9 @@ class Narrator:
 
     def _filled(self, sentence: str, slots: dict[str, str]) -> str:
         filled = sentence.format_map(self._slots | slots if slots else self._slots) if "{" in sentence else sentence
-        # A pronoun at its head may be nothing, as in Spanish.
+        # A leading pronoun may be empty, as in Spanish.
         filled = filled.lstrip()
-        # Not every letter that has a capital begins a sentence with it (Georgian does not).
+        # Not every script with capitals uses them at the start of a sentence (Georgian does not).
         first, head = filled[0], filled[0].title()
         return self._tongue.sounded(filled if head == first else head + filled[1:])
 

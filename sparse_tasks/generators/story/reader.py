@@ -1,7 +1,7 @@
 """Reads a story back out of a prompt, and replays it: what the oracles and the auditor work on.
 
-The reader knows the phrasing (the grammar files, turned into patterns) and nothing of the simulation or the narrator:
-whatever they got wrong shows here.
+The reader knows the phrasing (the grammar files, compiled to patterns), but not the simulation or the narrator, so it
+exposes their mistakes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sparse_tasks.generators.story.language import Language, language, languages
 
 # No name holds a mark of punctuation.
 _NAME = r"[^,.;:!?“”„–¿¡，。；：！？、（）]+?"
-# Elements that tell of the same kind of event: whoever was met before is met again.
+# Elements for the same kind of event: people met before are met again.
 _SAME = {"Reunion": "Meeting"}
-# Stands for the traveller's name while a sentence is matched, so that the patterns serve every story.
+# Replaces the traveller's name while a sentence is matched, so that patterns work for every story.
 _HERO = "\x01"
 
 
@@ -39,7 +39,7 @@ class Fact(NamedTuple):
 
 @dataclass(eq=False)
 class Page:
-    """A chapter as told, of which only as much is read as somebody asks for.
+    """A chapter as told, read lazily.
 
     Attributes:
         number: Its number.
@@ -52,7 +52,7 @@ class Page:
 
     @cached_property
     def dates(self) -> list[tuple[str, date]]:
-        """The dates in it, each with the weekday that it is said to be."""
+        """Its dates, each with the stated weekday."""
         return self._reader.dates(self._text)
 
     @cached_property
@@ -109,7 +109,7 @@ def read(prompt: str) -> Story:
 
 
 def audit(prompt: str) -> list[str]:
-    """Replays the story that a prompt tells; every contradiction found, in words."""
+    """Replay the story of a prompt, and return every contradiction in words."""
     story = read(prompt)
     wrong: list[str] = []
     if any(after.number != page.number + 1 for page, after in pairwise(story.pages)):
@@ -161,9 +161,9 @@ class Reader:
     def __init__(self, tongue: Language) -> None:
         self._tongue = tongue
         self.title = re.compile(rf"^{tongue.pattern('opening')}$", re.M)
-        # Patterns that begin with plain characters are searched for fast.
+        # Patterns that begin with literal characters are searched fast.
         self._heading = re.compile(rf"\n{tongue.pattern('chapter')}\n\n")
-        # A question among several stands behind the story as the first one does.
+        # Any of several questions follows the story like the first one.
         openings = [tongue.pattern(key) for key in ("over", "next") if key in tongue.say]
         self._over = re.compile(rf"\n(?:{'|'.join(openings)})(?![^\n])")
         # Up to the first mark that ends a sentence; what may come before is in one class of characters, which is
@@ -200,16 +200,16 @@ class Reader:
         return Story(self._tongue, hero, opening[0], pages, prompt[last:])
 
     def dates(self, text: str) -> list[tuple[str, date]]:
-        """The dates in a text, each with the weekday that it is said to be."""
+        """The dates in a text, each with the stated weekday."""
         months, words = self._tongue.months, bool(self._tongue.blank)
         return [
             (found["weekday"], date(int(found["year"]), months.index(found["month"]) + 1, int(found["day"])))
             for found in self._date.finditer(text)
-            if not (words and text[found.start() - 1 : found.start()].isalnum())  # no part of a word
+            if not (words and text[found.start() - 1 : found.start()].isalnum())  # not part of a word
         ]
 
     def facts(self, text: str, hero: str, kinds: tuple[str, ...] | None = None) -> list[Fact]:
-        """The events that a text tells of, in order; of some kinds alone, or of all.
+        """The events in a text, in order; only some kinds, or all.
 
         The traveller's name is masked while sentences are matched.
         """
@@ -219,7 +219,7 @@ class Reader:
         facts = []
         for number, found in self._phrasings_of(kinds).matches_of_each(plain).items():
             if kinds is not None:
-                # What it is read as when all kinds are looked for.
+                # The reading among all kinds.
                 found = self._phrasings.matches(plain[number])
             phrasing, match = found[0]
             if kinds is None or phrasing.kind in kinds:
@@ -266,7 +266,7 @@ _PARTIES = ("seller", "buyer", "giver", "recipient")
 
 
 def _either(words: list[str]) -> str:
-    """A pattern for any of some words, which may stand at the head of a sentence; a single one is itself."""
+    """A pattern for any of some words, possibly capitalised."""
     alternatives = []
     for word in dict.fromkeys(words):
         first = word[:1]
@@ -277,6 +277,6 @@ def _either(words: list[str]) -> str:
 
 @lru_cache(maxsize=1)
 def _named(hero: str, blank: str) -> re.Pattern[str]:
-    """Where a text names the traveller: between other words where there are blanks to tell."""
+    """A pattern for the traveller's name in a text, as a whole word in languages with blanks."""
     name = re.escape(hero)
     return re.compile(rf"{name}(?<![^\s“„¿¡]{name})(?![^\s,.;:!?’”“'–])" if blank else name)

@@ -17,7 +17,7 @@ from sparse_tasks.generators.story.task import Question, StoryTask
 from sparse_tasks.generators.story.world import Chapter, Chronicle, Event, Plan
 from sparse_tasks.generators.task import TASKS, parameter
 
-# What is asked for; the questions are sentences of the same names.
+# Kinds of facts; the questions are sentences with the same names.
 FACTS = ("place", "person", "thing")
 _NUMBERED = re.compile(r"\d+\. ")
 
@@ -73,7 +73,7 @@ class StoryRetrieval(StoryTask):
         )
 
     def _chosen(self, stream: Stream, chapters: int, depth: Depth) -> list[tuple[int, str]]:
-        """Chapters and what to ask of them: different chapters while there are enough, then other facts of theirs."""
+        """Chapters and the facts to ask for: different chapters while there are enough, then further facts."""
         slots = depth.slots(stream, chapters, min(self.questions, chapters))
         chosen: list[tuple[int, str]] = []
         kinds = {i: stream.sample(list(FACTS), len(FACTS)) for i in slots}

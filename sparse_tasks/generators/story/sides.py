@@ -6,7 +6,7 @@ from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.words import materials
 from sparse_tasks.generators.story.world import Demand, Plan
 
-_FIRST = 100  # the first chapter's number is drawn up to this one, since small numbers alone could be guessed
+_FIRST = 100  # maximum of the first chapter's number, since small numbers could be guessed
 _MISLEADING = ("Seen", "Asked", "Hearsay")
 
 
@@ -50,7 +50,7 @@ def smallest_story(events: int, gifts: int) -> int:
 
 
 def company(stream: Stream, chapters: int, most: int) -> list[int]:
-    """For each chapter a number that stands for the person met; 0 is met ``most`` times, all others less often."""
+    """For each chapter the number of the person met; 0 is met ``most`` times, all others less often."""
     people, person = [0] * most, 0
     while len(people) < chapters:
         person += 1

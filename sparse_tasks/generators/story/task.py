@@ -37,7 +37,7 @@ class Question:
         answers: Gold, as the metric compares it.
         marks: Finds the evidence.
         metric: Another metric than the task's.
-        drawn: What was drawn for the sample.
+        drawn: Values drawn for the sample.
         history: As of ``Asked``, and so is ``level``.
         others: Further questions on the story.
     """
@@ -70,14 +70,14 @@ class StoryTask(Task):
         super().__post_init__()
         if self.language != ENGLISH and self.locale == language().locale:
             object.__setattr__(self, "locale", language(self.language).locale)
-        # A language whose stories change leaves the samples of others as they are.
+        # A change in one language's stories does not affect other languages.
         object.__setattr__(self, "version", type(self).version + language(self.language).version - 1)
 
     def check_overlap(self, level: str, sentence: str) -> None:
-        """Make sure that the task's language has the sentence that an overlap needs.
+        """Check that the task's language has the sentence for an overlap.
 
         Raises:
-            UsageError: It has not.
+            UsageError: It is missing.
         """
         if level != LITERAL and sentence not in language(self.language).say:
             raise refuse(self.name, level, f"is not asked in the language {self.language!r}")
@@ -95,7 +95,7 @@ class StoryTask(Task):
 
     @abstractmethod
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:
-        """The question, once everything has happened and is told."""
+        """The question, after simulation and narration."""
 
     @abstractmethod
     def answer(self, story: Story) -> str:
@@ -151,13 +151,13 @@ class StoryTask(Task):
 
 
 def _asked(question: Question, tongue: Language) -> str:
-    """A question behind the story, or behind others."""
+    """A question after the story, or after others."""
     opening = tongue.sentence("next" if question.history else "over")
     return prompts.question(opening, question.ask, question.form, tongue.instructions)
 
 
 def _preview(question: Question, tongue: Language) -> str:
-    """The question ahead of the story; all of them where they are asked one after the other."""
+    """The question before the story; all of them if they are asked in sequence."""
     if not question.others or question.level:  # levels ask for parts of the first
         return prompts.preview("a story", question.ask, question.form, tongue.instructions)
     asks = [each.ask for each in (question, *question.others)]

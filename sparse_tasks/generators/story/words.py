@@ -18,16 +18,16 @@ def crowns(amount: int) -> str:
     return language().price(amount)
 
 
-# Nothing is worth more, so that a traveller can earn what a thing costs.
+# Maximum price, so that a traveller can earn it.
 _DEAR = 180
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """Something that is bought, given or looked at; no two of a story have the same name.
+    """Something bought, given or looked at; names are unique within a story.
 
     Attributes:
-        sort: The class of its noun, by which articles and the like go.
+        sort: The class of its noun, which determines articles and similar words.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Things:
         name, tries = "", 0
         while not name or name in self._names:
             adjective = self._adjective(kind)
-            # After a few tries the name grows by an adjective, so that names never run out.
+            # After a few attempts an adjective is added, so that names never run out.
             if tries < 8 or not name:
                 name = tongue.names["thing"].format(adjective=adjective, material=kind.material, noun=kind.noun)
             else:

@@ -14,17 +14,17 @@ from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.language import ENGLISH, Language, language
 from sparse_tasks.generators.story.words import Places, Thing, Things
 
-# Below this many crowns the traveller looks for work.
+# Below this many crowns the traveller seeks work.
 _POOR = 120
-# How often a thing that was only looked at before is the one that is bought.
+# Probability of buying a thing that was looked at before.
 _SECOND_THOUGHTS = 0.15
-# How often somebody whom the traveller knows is met again, where the task does not say whom to meet.
+# Probability of meeting a known person again, if the task does not set whom to meet.
 _OLD_FRIENDS = 0.25
-# How often the traveller comes to a place again.
+# Probability of returning to a place.
 _OLD_PLACES = 0.1
-# How often a price that is not paid is as high as that of the dearest purchase, where the task asks for that.
+# Probability that an unpaid price is as high as the dearest purchase, if the task asks for that.
 _DEARER = 0.25
-# How often the other party of a deal is the person of the chapter rather than somebody without a name.
+# Probability that the other party of a deal is the person of the chapter rather than an unnamed one.
 _NAMED = 0.5
 
 
@@ -34,7 +34,7 @@ class Event:
 
     Attributes:
         kind: The grammar's name for it (``Purchase``).
-        slots: What the sentence says.
+        slots: Values of the sentence's slots.
         thing: What it is about, if anything.
         amount: Crowns that are paid, earned, asked or offered; 0 if none.
     """
@@ -133,7 +133,7 @@ class Plan:
 
 
 def simulate(stream: Stream, plan: Plan) -> Chronicle:
-    """A journey that follows the plan."""
+    """Simulate a journey that follows the plan."""
     return _Journey(stream, plan).chronicle()
 
 
@@ -147,8 +147,8 @@ class _Journey:
         self.places = Places(stream.fork("places"), plan.language)
         self.hero = self.people.hero()
         self.purse = stream.between(300, 500)
-        # What may be sold or given away by chance: things of the reserved material move only as planned, and nothing
-        # goes on the day it came.
+        # Things that may be sold or given away by chance: those of the reserved material move only as planned, and
+        # nothing leaves on the day it came.
         self.at_hand: list[Thing] = []
         self.fresh: list[Thing] = []
         self.reserved: dict[int, Thing] = {}
@@ -185,7 +185,7 @@ class _Journey:
         happenings: list[tuple[str, Demand | None]] = []
         if acquisition := plan.acquisitions[i]:
             happenings.append((acquisition, Demand(acquisition) if i in plan.reserved_acquisitions else None))
-        # One more where nothing is acquired, or such a day would show by its length.
+        # One more if nothing is acquired, or such a day would be recognisable by its length.
         spread = min(plan.distractors, 1)
         others = plan.distractors + stream.between(-spread, spread) + (spread if acquisition is None else 0)
         for _ in range(others):
@@ -213,10 +213,10 @@ class _Journey:
             self.tempting.append((i, thing))
         if kind == "Seen":
             return [Event(kind, slots, thing)]
-        # Asked for too much, or, as one hears, paid by somebody else.
+        # Too expensive, or reportedly paid by another person.
         price = max(2, thing.worth * self.stream.between(*((115, 190) if kind == "Asked" else (80, 150))) // 100)
         if self.plan.dearest is not None and self.stream.uniform() < _DEARER:
-            # What is dearest of all is not what was bought.
+            # The dearest thing is not the one bought.
             price = self.stream.between(165, 260)
         if kind == "Hearsay":
             slots["other"] = self._absent(person).name
@@ -232,10 +232,10 @@ class _Journey:
         del self.tempting[:-20]
         price = max(1, thing.worth * stream.between(85, 115) // 100)
         if self.plan.dearest is not None:
-            # The one dear purchase stands out by its price alone.
+            # The dearest purchase differs only in its price.
             price = stream.between(165, 205) if i == self.plan.dearest else min(price, stream.between(120, 160))
         if material is not None and i in self.plan.margins:
-            self.paid[i] = price = max(price, 2)  # less than which may be paid, too
+            self.paid[i] = price = max(price, 2)  # so that a lower price exists
         events = []
         if price > self.purse:
             events.append(self._wage(price - self.purse + stream.between(5, 40)))
@@ -253,7 +253,7 @@ class _Journey:
 
     def _part_with(self, kind: str, demand: Demand | None, i: int, person: Person) -> list[Event]:
         stream = self.stream
-        # Nobody gets back what came from them the same day.
+        # A thing is not returned to its giver on the same day.
         known = None if demand is not None and demand.regarding == i else person
         if demand is not None and demand.regarding is not None:
             thing = self.reserved[demand.regarding]
@@ -299,7 +299,7 @@ class _Journey:
         return person
 
     def _absent(self, present: Person) -> Person:
-        """Somebody to hear of who is not there."""
+        """An absent person to hear of."""
         for _ in range(4):
             person = self.stream.choice(self.acquaintances)
             if person is not present:
@@ -308,7 +308,7 @@ class _Journey:
 
     def _place(self) -> str:
         place = self.stream.choice(self.visited) if self.visited and self.stream.uniform() < _OLD_PLACES else ""
-        # Nobody arrives where they have slept.
+        # The traveller does not arrive where they spent the night.
         if place in ("", self.yesterday):
             place = self.places.place()
             self.visited.append(place)
