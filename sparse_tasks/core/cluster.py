@@ -108,7 +108,7 @@ def connected(address: str, packages: Sequence[str] = ()) -> Iterator[Cluster]:
         with Chatter().diverted():
             _connect(wanted)
     except Exception as error:  # many types, a version mismatch among them
-        raise UsageError("on", address, f"cannot be used: {_told(error)}") from error
+        raise UsageError("on", address, f"cannot be used: {_message_of(error)}") from error
     finally:
         for number, way in ways.items():  # Ray replaces the SIGTERM handler
             signal.signal(number, way)
@@ -162,11 +162,11 @@ def _check_port(address: str, wanted: str) -> None:
     host, colon, port = wanted.removeprefix(_CLIENT).rstrip("/").rpartition(":")
     if not (colon and host and port.isdigit()):
         raise UsageError("on", address, f"is not an address of a Ray cluster; {_HOW}")
-    nobody = f"cannot be used: no Ray cluster answers there; {_HOW}"
+    silent = f"cannot be used: no Ray cluster answers there; {_HOW}"
     try:
         socket.create_connection((host, int(port)), _SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise UsageError("on", address, nobody) from error
+        raise UsageError("on", address, silent) from error
     with grpc.insecure_channel(f"{host}:{port}") as channel:
         ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
         try:
@@ -175,14 +175,14 @@ def _check_port(address: str, wanted: str) -> None:
         except grpc.RpcError as error:
             status = error.code()
     if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        raise UsageError("on", address, nobody)
+        raise UsageError("on", address, silent)
     # The server for clients is a separate one, which does not know this request.
     if (status is grpc.StatusCode.UNIMPLEMENTED) != wanted.startswith(_CLIENT):
         other = "is the cluster's own port" if wanted.startswith(_CLIENT) else "is a port for clients"
         raise UsageError("on", address, f"cannot be used: {port} {other}; {_HOW}")
 
 
-def _told(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     """Ray's message in one line: the last line of a server traceback, else the whole message."""
     text = str(error).strip() or type(error).__name__
     return " ".join((text.splitlines()[-1] if "Traceback" in text else text).split())

@@ -250,11 +250,11 @@ def no_winner(found: Cells) -> Finding:
             rows = [(found.methods[rival][place] - found.methods[name][place]).tolist() for rival, place in rivals]
             means = [precise_mean(row) for row in rows]
             adjusted = holm([sign_flip_p_value(row) for row in rows])
-            surely = [i for i, p in enumerate(adjusted) if p <= 1 - LEVEL and means[i] > 0]
-            chosen = max(surely or range(len(rows)), key=lambda i: means[i])
+            significant = [i for i, p in enumerate(adjusted) if p <= 1 - LEVEL and means[i] > 0]
+            chosen = max(significant or range(len(rows)), key=lambda i: means[i])
             rival, place = rivals[chosen]
             estimate = difference([(found.methods[name][place], found.methods[rival][place])])
-            case = (bool(surely), name, rival, place, estimate)
+            case = (bool(significant), name, rival, place, estimate)
             if hardest is None or (case[0], estimate.value) < (hardest[0], hardest[4].value):
                 hardest = case
             if all(interval.high < 0 for interval in difference_intervals(rows, LEVEL)):
@@ -359,10 +359,10 @@ def averages_hide(found: Cells) -> Finding:
         return _undecided(statement, f"in no run does the mean over two or more tasks drop by {TOLERATED:g} or less")
     rows = [case[3].tolist() for case in cases]
     adjusted, intervals = holm([sign_flip_p_value(row) for row in rows]), difference_intervals(rows, LEVEL)
-    surely = [i for i, p in enumerate(adjusted) if p <= 1 - LEVEL and intervals[i].high < -TOLERATED]
-    worst = min(surely or range(len(rows)), key=lambda i: precise_mean(rows[i]))
-    verdict: Verdict = "true" if surely else "undecided"
-    if not surely and all(interval.low > -TOLERATED for interval in intervals):
+    significant = [i for i, p in enumerate(adjusted) if p <= 1 - LEVEL and intervals[i].high < -TOLERATED]
+    worst = min(significant or range(len(rows)), key=lambda i: precise_mean(rows[i]))
+    verdict: Verdict = "true" if significant else "undecided"
+    if not significant and all(interval.low > -TOLERATED for interval in intervals):
         verdict = "false"
     name, place, mean, row = cases[worst]
     estimate = Estimate(_within(row, intervals[worst]), intervals[worst].low, intervals[worst].high)

@@ -12,7 +12,7 @@ from sparse_tasks.generators.task import Mark, Offer, Passage, Telling
 
 # Elements that may stand around an event; a chapter uses each at most once before any comes again.
 _AROUND = ("Thought", "Folk", "Meal", "Mishap", "Animal", "Custom", "Short", "Weather", "Wonder", "PlaceLook")
-# Elements of filler: those of which a chapter can bear more.
+# Elements of filler, which may repeat within a chapter.
 FILLER = ("Thought", "Folk", "Mishap", "Animal", "Custom", "Weather", "Wonder", "PlaceLook")
 # Elements of the setting, which has its weather from the chapter's opening.
 _SETTING = ("PlaceLook", "Folk", "Animal", "Custom")
