@@ -163,17 +163,28 @@ def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, de
 
 
 def smallest_prompt(
-    task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, depth: Depth, refused: int = 0
+    task: Task,
+    tokenizer: PromptTokenizer,
+    layout: Layout,
+    seeds: Seeds,
+    depth: Depth,
+    refused: int = 0,
+    ample: int = 0,
 ) -> int:
     """Tokens of the smallest prompt with this key.
 
     Args:
         refused: A length that is too short. A prompt that looks longer than it is assumed to be the last to be counted.
+        ample: A length that is long enough. A prompt of no more bytes is not counted, since tokens have at least one
+            byte each, and its bytes are returned; so the tokenizer need not be loaded.
     """
     draft = _compose(task, seeds, depth, task.smallest(), 0)
     if task.sized_in_tokens:
         return tokenizer.count(layout.frame(draft), layout.beginning) + task.smallest()
-    if refused and len(prompt := _assemble(draft, layout, 0).prompt) > _CHARACTERS * refused:
+    prompt = _assemble(draft, layout, 0).prompt
+    if ample and (most := len(tokenizer.render(prompt, layout.beginning).encode())) <= ample:
+        return most
+    if refused and len(prompt) > _CHARACTERS * refused:
         return tokenizer.count_once(prompt, layout.beginning)
     return _measure(draft, tokenizer, layout)
 

@@ -227,13 +227,13 @@ def shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, le
     layout, depth = _layout(request, tokenizer, task), request.depth(task)
     answer = request.new_tokens(task) if request.length_includes_output else 0
     refused = max(length - answer, 1) if request.samples * len(request.tasks) <= _FEW else 0
+    ample = max(length - answer, 0) // 2
 
     def needed(index: int) -> int:
-        seeds = _seeds(request, tokenizer, task, length, index)
-        smallest = smallest_prompt(task.at(tokenizer, request.seed, index), tokenizer, layout, seeds, depth, refused)
-        return smallest + answer
+        seeds, bound = _seeds(request, tokenizer, task, length, index), task.at(tokenizer, request.seed, index)
+        return smallest_prompt(bound, tokenizer, layout, seeds, depth, refused, ample) + answer
 
     first = needed(0)
     # Generated texts are similar in length, those of a corpus are not.
-    far = length - answer >= 2 * (first - answer) and not task.sized_in_tokens
+    far = first - answer <= ample and not task.sized_in_tokens
     return first if far else max([first, *map(needed, range(1, request.samples))])
