@@ -288,7 +288,7 @@ def _select(names: Sequence[str], corpora: Mapping[str, Corpus]) -> tuple[list[t
         if name != "all" and others:
             made = others
         elif name != "all" and made and len(groups[name]) > len(made):
-            notices.append(f"no corpus is at hand for {name}: {', '.join(task.name for task in made)} stands in")
+            notices.append(f"no corpus was given for {name}; {', '.join(task.name for task in made)} is used instead")
         chosen.update(task.name for task in made)
     for corpus, tasks in lacking.items():
         left = ", ".join(dict.fromkeys(tasks))

@@ -67,7 +67,7 @@ class Regenerated:
 
     Args:
         submission: The submission, which describes them.
-        means: What is at hand.
+        means: What is available for it.
         folder: An empty folder that they are written to.
         watch: Is told of samples.
     """
@@ -155,7 +155,7 @@ class FromManifest:
     Attributes:
         name: The manifest's file.
         manifest: The manifest.
-        means: What is at hand.
+        means: What is available for it.
         folder: Where to write it.
         watch: Is told of samples.
     """

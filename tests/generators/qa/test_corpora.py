@@ -52,7 +52,7 @@ def test_a_group_leaves_out_what_has_no_corpus_and_says_how_to_supply_it() -> No
 def test_without_any_corpus_the_biographies_are_used() -> None:
     tasks, notices = names_of(["qa"])
     assert tasks == ["qa_biographies"]
-    assert "no corpus is at hand for qa: qa_biographies stands in" in notices
+    assert "no corpus was given for qa; qa_biographies is used instead" in notices
 
 
 def test_rulers_group_takes_the_same_corpora() -> None:
