@@ -181,7 +181,7 @@ def smallest_prompt(
     draft = _compose(task, seeds, depth, task.smallest(), 0)
     if task.sized_in_tokens:
         return tokenizer.count(layout.frame(draft), layout.beginning) + task.smallest()
-    prompt = _assemble(draft, layout, 0).prompt
+    prompt = _assemble(draft, layout, 0).prompt if refused or ample else ""
     if ample and (most := len(tokenizer.render(prompt, layout.beginning).encode())) <= ample:
         return most
     if refused and len(prompt) > _CHARACTERS * refused:

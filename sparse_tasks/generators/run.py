@@ -36,7 +36,7 @@ Work = tuple[Key, bool]
 Progress = Callable[["Shard", int, int], None]
 """Called as samples of a shard are finished, with their number and their tokens."""
 
-# Tokens at most of a sample that is made for the sake of what it loads.
+# Maximum tokens of a sample that is made only for what it loads.
 _SHORT = 4096
 
 

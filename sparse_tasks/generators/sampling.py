@@ -229,11 +229,11 @@ def shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, le
     refused = max(length - answer, 1) if request.samples * len(request.tasks) <= _FEW else 0
     ample = max(length - answer, 0) // 2
 
-    def needed(index: int) -> int:
+    def needed(index: int, ample: int = 0) -> int:
         seeds, bound = _seeds(request, tokenizer, task, length, index), task.at(tokenizer, request.seed, index)
         return smallest_prompt(bound, tokenizer, layout, seeds, depth, refused, ample) + answer
 
-    first = needed(0)
+    first = needed(0, ample)
     # Generated texts are similar in length, those of a corpus are not.
     far = first - answer <= ample and not task.sized_in_tokens
     return first if far else max([first, *map(needed, range(1, request.samples))])

@@ -14,13 +14,7 @@ from sparse_tasks.core.parameters import parameter
 class VerticalSlash(LineMethod):
     """The attention of the last queries, summed by key, ranks the verticals, and by distance, the slashes.
 
-    The first tokens and the shortest distances are always seen, and count. Slashes are rounded up to tiles, so more
-    than the lines is computed; the closer they are, the less is added.
-
-    With ``sparsity`` every call finds the numbers of lines, the same for all its heads, that meet it on average,
-    including what tiles add: as many verticals as slashes, and verticals for the rest. In prompts so short that the
-    shortest distances would take more than half of the budget, only the query itself is always seen: there, verticals
-    matter more than neighbours.
+    ``LineMethod`` says what is always seen, and how many lines a sparsity gives.
     """
 
     window: int = parameter(64, "last queries, whose attention is summed; the paper of the tasks: 256 or 512", 1)
