@@ -4,6 +4,7 @@
     python benchmarks/kernels.py prefill decode     # some of them
     python benchmarks/kernels.py --check            # correctness: every kernel against fp32, on this GPU
     python benchmarks/kernels.py --check --only skipping
+    python benchmarks/kernels.py --sanitize racecheck   # small shapes under NVIDIA's compute-sanitizer (memcheck, too)
 
 Shapes are those of a layer of Llama-3.1-8B: 32 query heads, 8 KV heads, head size 128, bfloat16, causal. Dense is the
 fastest of FlashAttention 3 (as shipped with vLLM; skipped with a note without vLLM) and cuDNN's. Times are medians;
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -439,6 +442,24 @@ PARTS: dict[str, Callable[[Board], None]] = {
 }
 
 
+def sanitize(tool: str, seed: int, only: str | None) -> int:
+    """The exit code of a check of small shapes under a tool of compute-sanitizer, not 0 if the tool finds an error."""
+    words = [
+        "compute-sanitizer",
+        "--tool",
+        tool,
+        "--error-exitcode",
+        "9",
+        sys.executable,
+        __file__,
+        "--check",
+        "--small",
+    ]
+    words += ["--seed", str(seed), *(["--only", only] if only else [])]
+    # Each tensor in memory of its own, so that reading beyond its end is noticed.
+    return subprocess.run(words, env=os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, check=False).returncode
+
+
 def main() -> None:
     """Measure, or check, and print; exit code 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -446,6 +467,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare every kernel with fp32, and measure nothing")
     kinds = sorted({kind_of(job) for job in jobs()})
     parser.add_argument("--only", choices=kinds, help="one kind of --check")
+    parser.add_argument("--sanitize", choices=["memcheck", "racecheck"], help="--check small shapes under this tool")
+    parser.add_argument("--small", action="store_true", help="of --check: small shapes, one after the other")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of --check; a fresh one each time")
     arguments = parser.parse_args()
     for part in arguments.parts:
@@ -453,13 +476,15 @@ def main() -> None:
             parser.error(f"no part is called {part!r}; choose from {', '.join(PARTS)}")
     if not torch.cuda.is_available():
         parser.error("these are measurements of a GPU, and torch sees none")
+    if arguments.sanitize:
+        sys.exit(sanitize(arguments.sanitize, arguments.seed, arguments.only))
     board = Board(Console(width=150))
     properties = torch.cuda.get_device_properties(0)
     board.console.print(
         f"{properties.name}, torch {torch.__version__}, {HEADS} query heads, {KV_HEADS} KV heads of {SIZE}"
     )
     if arguments.check:
-        check_all(board, arguments.seed, arguments.only)
+        check_all(board, arguments.seed, arguments.only, arguments.small)
     else:
         if flash_attention_3() is None:
             board.console.print(

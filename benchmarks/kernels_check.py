@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from multiprocessing import get_context
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from board import Board
@@ -358,11 +358,15 @@ def check_replays(check: Check) -> None:
                 check.holds("replays, attention", what, distance(outs[layer], alone), 1e-6)
 
 
-Job: TypeAlias = tuple[Callable[..., None], tuple[object, ...]]
+Job: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 
 
-def jobs(only: str | None = None) -> list[Job]:
-    """All checks, or one kind, in parts of about ten seconds each, most of it compilation."""
+SMALL = 1200
+"""Most keys of what is checked under compute-sanitizer, which makes kernels a hundred times as slow."""
+
+
+def jobs(only: str | None = None, small: bool = False) -> list[Job]:
+    """All checks, or one kind, or small shapes only, in parts of about ten seconds each, most of it compilation."""
     half, brain, single = torch.float16, torch.bfloat16, torch.float32
     prompts = [
         (1, 1, 4, 4, 64, brain), (1, 2, 8, 1, 128, half), (17, 17, 4, 2, 96, brain), (130, 130, 8, 1, 64, half),
@@ -391,7 +395,15 @@ def jobs(only: str | None = None) -> list[Job]:
     found += [(check_decoding, cache) for cache in reversed(caches)]
     found += [(check_index, prompt[:6]) for prompt in prompts if prompt[1] <= 20_000]
     found.append((check_index, (2000, 131_072, 8, 2, 128, brain)))
+    if small:
+        found = [job for job in found if job[1] and most_keys(job) <= SMALL]
     return [job for job in found if only in (None, kind_of(job))]
+
+
+def most_keys(job: Job) -> int:
+    """Keys of a prompt, or of the longest sequence in a cache."""
+    first, second = job[1][:2]
+    return max(first) if isinstance(first, list) else int(second)
 
 
 def kind_of(job: Job) -> str:
@@ -399,10 +411,10 @@ def kind_of(job: Job) -> str:
     return job[0].__name__.removeprefix("check_")
 
 
-def run_job(number: int, seed: int, only: str | None) -> list[tuple[str, str, float, float]]:
-    """Run one of the jobs in a separate process."""
+def run_job(number: int, seed: int, only: str | None, small: bool) -> list[tuple[str, str, float, float]]:
+    """Run one of the jobs, which are numbered so that a process can be asked for one."""
     torch.manual_seed(seed + number)
-    function, arguments = jobs(only)[number]
+    function, arguments = jobs(only, small)[number]
     check = Check()
     try:
         function(check, *arguments)
@@ -411,13 +423,15 @@ def run_job(number: int, seed: int, only: str | None) -> list[tuple[str, str, fl
     return check.found
 
 
-def check_all(board: Board, seed: int, only: str | None = None) -> None:
-    """Every kernel, or one kind, on ragged shapes, from one token to 131,072."""
+def check_all(board: Board, seed: int, only: str | None = None, small: bool = False) -> None:
+    """Every kernel, or one kind, on ragged shapes, from one token to 131,072, or on small ones in this process."""
     processes = max(1, min(8, (os.cpu_count() or 2) // 2))
+    numbers = range(len(jobs(only, small)))
     worst: dict[str, tuple[float, float, str]] = {}
     count = 0
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for found in pool.map(run_job, range(len(jobs(only))), repeat(seed), repeat(only)):
+        run = map if small else pool.map
+        for found in run(run_job, numbers, repeat(seed), repeat(only), repeat(small)):
             for kernel, what, error, allowed in found:
                 count += 1
                 if not error <= allowed:
