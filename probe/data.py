@@ -1,10 +1,10 @@
 """Data that the probe is trained and tested on: data sets of sparse-tasks, encoded with the target outputs.
 
-Usage: data.py TOKENIZER WORK [PART[+ROUND] ...]
+Usage: data.py TOKENIZER WORK PART[+ROUND] ...
 
 Each part becomes WORK/PART.npz: ``ids`` (uint16, one question after another, each a prompt and then its output),
 ``prompt`` and ``output`` (their lengths in tokens), ``task`` (index into ``tasks``) and ``id``. Parts and data sets
-that exist are not made again. ``new+3`` is the part ``new`` again, with other seeds, for any amount of training data.
+that exist are not made again. ``4k+3`` is the part ``4k`` again, with other seeds, for any amount of training data.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ LADDERS: Final = (
     *("ladder_retrieval", "ladder_multivalue", "ladder_multihop", "ladder_filtering", "ladder_aggregation"),
 )
 FIRST: Final = (*STORIES, "qa_biographies", *NEEDLES, "ruler_vt", *WORDS)
-NEW: Final = (*REASON, "copy_nth", *CODE, "story_judge", "turns_story", *LADDERS)
-ALL: Final = (*FIRST, *NEW)
+STEPS: Final = (*REASON, "copy_nth", *CODE, "story_judge", "turns_story", *LADDERS)
+ALL: Final = (*FIRST, *STEPS)
 END: Final = "<|im_end|>"
 BEGUN: Final = 0.06
 """Share of the answers without steps whose beginning the prompt already holds."""
@@ -92,22 +92,7 @@ LEVELS: Final[list[dict[str, object]]] = [
         (20, 2, 4, 2, 6, 10, 4, 4, 3, 7, 8, "mixed", "chat", 3, 6, 5, 4),
     ]
 ]  # fmt: skip
-"""Parameters of the newer tasks, from easy to hard."""
-_VALUES: Final[list[tuple[Sequence[str], str, object]]] = [
-    (("ruler_niah", "ruler_niah_multiquery"), "queries", 1),
-    (("ruler_niah", "ruler_niah_multiquery"), "queries", 2),
-    (("ruler_niah", "ruler_niah_multiquery", "ruler_niah_multikey_2", "ruler_niah_multikey_3"), "queries", 8),
-    (("ruler_niah_multivalue",), "values", 2),
-    (("ruler_niah_multivalue",), "values", 8),
-    (("ruler_niah_single_2", "ruler_niah_multikey_1"), "distractors", 12),
-    (("ruler_vt",), "hops", 2),
-    (("ruler_vt",), "hops", 7),
-    (("story_multihop",), "hops", 5),
-    (("story_retrieval",), "questions", 4),
-    (("story_filtering",), "chapters", 2),
-    (("story_aggregation",), "events", 4),
-]
-"""Other values than the defaults, for the tasks that were there first."""
+"""Parameters of the tasks of ``probe-steps``, from easy to hard."""
 
 
 def _levels(
@@ -115,14 +100,6 @@ def _levels(
 ) -> list[Stage]:
     """A data set for each level, with seeds from the first on."""
     return [Stage(length, tasks, samples, seed + i, position=position, settings=_of(LEVELS[i], tasks)) for i in levels]
-
-
-def _others(length: str, samples: int, seed: int) -> list[Stage]:
-    """A data set for each of the other values."""
-    return [
-        Stage(length, tasks, samples, seed + i, settings={f"{task}.{name}": value for task in tasks})
-        for i, (tasks, name, value) in enumerate(_VALUES)
-    ]
 
 
 def _of(settings: Mapping[str, object], tasks: Sequence[str]) -> dict[str, object]:
@@ -176,22 +153,21 @@ PARTS: Final[dict[str, list[Stage]]] = {
         Stage("8k", ("story_multihop", "story_aggregation", "qa_biographies"), 1200, 1044),
         Stage("8k", ("ruler_vt",), 300, 1045),
     ],
-    "new2k": [
+    "steps2k": [
         *_levels(range(2), "1152", _PLAIN, 40, 1101),
         *_levels(range(4), "2k", _PLAIN, 25, 1111),
         *_levels(range(2), "2304", _OF_STORIES, 25, 1121),
     ],
-    "new4k": [
-        *_levels(range(5), "4k", NEW, 24, 1131),
+    "steps4k": [
+        *_levels(range(5), "4k", STEPS, 24, 1131),
         *_levels(range(5, 6), "4k", _PLAIN, 24, 1131),
-        *_levels(range(5), "4k", NEW, 4, 1141, "after"),
+        *_levels(range(5), "4k", STEPS, 4, 1141, "after"),
         Stage("4k", (*_PLAIN, "story_judge"), 12, 1151, "none", settings=_of(LEVELS[2], (*_PLAIN, "story_judge"))),
-        *_others("4k", 10, 1161),
     ],
-    "new8k": [*_levels(range(6), "8k", NEW, 8, 1181), *_others("8k", 4, 1191)],
     # The seed of tests, which no part above uses.
-    "test4k": [Stage("4k", FIRST, 100, 42), Stage("4k", NEW, 50, 42, settings=_of(LEVELS[2], NEW))],
-    "test8k": [Stage("8k", FIRST, 100, 42), Stage("8k", NEW, 50, 42, settings=_of(LEVELS[2], NEW))],
+    "test4k": [Stage("4k", FIRST, 100, 42)],
+    "test8k": [Stage("8k", FIRST, 100, 42)],
+    "teststeps4k": [Stage("4k", STEPS, 50, 42, settings=_of(LEVELS[2], STEPS))],
 }
 
 
@@ -267,7 +243,7 @@ def make(part: str, again: int, tokenizer: str, path: Path) -> None:
 
 if __name__ == "__main__":
     tokenizer, work = sys.argv[1], Path(sys.argv[2])
-    for name in sys.argv[3:] or PARTS:
+    for name in sys.argv[3:]:
         part, _, again = name.partition("+")
         if not (work / f"{name}.npz").exists():
             make(part, int(again or 0), tokenizer, work / f"{name}.npz")

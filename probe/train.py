@@ -46,11 +46,11 @@ BATCH: Final = int(os.environ.get("BATCH", "64"))
 FROM: Final = os.environ.get("FROM", "")
 BOUNDS: Final = {"1k": 1536, "2k": 2816, "4k": 4992, "8k": 9088}
 """Most tokens of a question and its output, by length; batches are as wide, so that a layer is compiled four times."""
-# Token weights of the lengths, up to a share of the time: short ones first; new tasks more than the first ones.
+# Token weights of lengths, up to a share of the time, the short ones first. Lengths without a part are left out.
 MIXES: Final[list[tuple[float, dict[str, float]]]] = [
-    (0.10, {"1k": 0.05, "2k": 0.10, "4k": 0.10, "new 1k": 0.30, "new 2k": 0.45}),
-    (0.50, {"2k": 0.06, "4k": 0.20, "8k": 0.10, "new 1k": 0.06, "new 2k": 0.20, "new 4k": 0.38}),
-    (1.00, {"2k": 0.03, "4k": 0.18, "8k": 0.15, "new 2k": 0.06, "new 4k": 0.43, "new 8k": 0.15}),
+    (0.10, {"1k": 0.35, "2k": 0.65}),
+    (0.50, {"1k": 0.06, "2k": 0.26, "4k": 0.58, "8k": 0.10}),
+    (1.00, {"2k": 0.09, "4k": 0.61, "8k": 0.30}),
 ]
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 CUDA: Final = torch.cuda.is_available()
@@ -126,14 +126,9 @@ def parts(paths: list[Path], bounds: dict[str, int]) -> dict[str, Part]:
 
 def taught() -> dict[str, Part]:
     """The parts available so far, the same for all processes."""
-    found: dict[str, Part] = {}
-    for name, pattern in (("", "[!nt]*.npz"), ("new ", "new*.npz")):
-        # In creation order; the first process determines their number.
-        made = int(agreed(len(list(WORK.glob(pattern)))))
-        paths = sorted(WORK.glob(pattern), key=lambda path: (path.stat().st_mtime, path.name))[:made]
-        if paths:
-            found |= parts(paths, {f"{name}{length}": most for length, most in BOUNDS.items()})
-    return found
+    # In creation order; the first process determines their number.
+    paths = sorted(WORK.glob("[!t]*.npz"), key=lambda path: (path.stat().st_mtime, path.name))
+    return parts(paths[: int(agreed(len(paths)))], BOUNDS)
 
 
 def output_loss(model: Any, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:

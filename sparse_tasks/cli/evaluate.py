@@ -54,7 +54,7 @@ def evaluate(
             "--model",
             "-m",
             metavar="M",
-            help="Model: a folder, a Hub id, demo or probe; a name on a server; a file to replay. May be repeated.",
+            help="Model: a folder, a Hub id, demo, probe or probe-steps; a server's name for it; a file to replay. Repeatable.",
         ),
     ],
     engine: Annotated[

@@ -220,8 +220,8 @@ def generate(
 
 
 def _source(tokenizer: str) -> str:
-    """Where a tokenizer is; those of ``demo`` and ``probe`` are beside the models of these names."""
-    if tokenizer not in ("demo", "probe"):
+    """Where a tokenizer is; those of ``demo``, ``probe`` and ``probe-steps`` are beside the models of these names."""
+    if tokenizer not in ("demo", "probe", "probe-steps"):
         return tokenizer
     from sparse_tasks.core.errors import UsageError
     from sparse_tasks.evaluators.models import find_model

@@ -33,7 +33,7 @@ Data = Annotated[
     str, typer.Argument(metavar="DATA", help="Data set: a folder, or ORG/NAME or ORG/NAME@revision on the Hub.")
 ]
 LocalModel = Annotated[
-    str, typer.Option("--model", "-m", metavar="M", help="Model: a folder, a Hub id, demo or probe.")
+    str, typer.Option("--model", "-m", metavar="M", help="Model: a folder, a Hub id, demo, probe or probe-steps.")
 ]
 OneMethod = Annotated[
     str,

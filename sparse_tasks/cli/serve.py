@@ -14,7 +14,9 @@ from sparse_tasks.cli.running import FreeBlocks, NoSelfTest, Set, method_argumen
 
 
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model: a folder, a Hub id, demo or probe.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model: a folder, a Hub id, demo, probe or probe-steps.")
+    ],
     options: Annotated[
         list[str] | None,
         typer.Argument(metavar="VLLM", help="Options of vLLM's server, as in --port 8000.", show_default=False),

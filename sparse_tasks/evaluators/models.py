@@ -16,6 +16,8 @@ from sparse_tasks.evaluators.counted import count_shape
 
 DEMO: Final = "demo"
 PROBE: Final = "probe"
+PROBES: Final = (PROBE, "probe-steps")
+BUILT_IN: Final = "demo, probe or probe-steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Model:
 
 
 def find_model(name: str) -> Model:
-    """A model in a folder, on the Hub (``ORG/NAME`` or ``ORG/NAME@revision``), ``demo`` or ``probe``.
+    """A model in a folder, on the Hub (``ORG/NAME`` or ``ORG/NAME@revision``), ``demo`` or one of ``PROBES``.
 
     Raises:
         UsageError: The model does not exist.
@@ -54,23 +56,23 @@ def find_model(name: str) -> Model:
         from sparse_tasks.evaluators.demo import demo_model
 
         return _in_folder(name, demo_model())
-    if name == PROBE:
+    if name in PROBES:
         from sparse_tasks.evaluators.probe import probe_model
 
-        return _in_folder(name, probe_model())
+        return _in_folder(name, probe_model(name))
     try:
         folder = Path(name).expanduser()
         is_folder = folder.is_dir()
     except (OSError, RuntimeError) as error:  # a name too long, no home folder
         raise UsageError(
-            "model", name, f"is not a path ({error}); name a folder, a Hub id (ORG/NAME), demo or probe"
+            "model", name, f"is not a path ({error}); name a folder, a Hub id (ORG/NAME), {BUILT_IN}"
         ) from error
     if is_folder:
         if not (folder / "config.json").is_file():
             raise UsageError("model", name, "holds no config.json; name a folder of a Hugging Face checkpoint")
         return _in_folder(name, folder)
     if not is_hub_id(name):
-        raise UsageError("model", name, "is not a folder; name a folder, a Hub id (ORG/NAME), demo or probe")
+        raise UsageError("model", name, f"is not a folder; name a folder, a Hub id (ORG/NAME), {BUILT_IN}")
     return _on_hub(name)
 
 

@@ -25,7 +25,7 @@ from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettin
 from sparse_tasks.evaluators.engines.group import engines
 from sparse_tasks.evaluators.engines.running import Starter
 from sparse_tasks.evaluators.environment import environment
-from sparse_tasks.evaluators.models import DEMO, PROBE, Model, find_model
+from sparse_tasks.evaluators.models import DEMO, PROBES, Model, find_model
 from sparse_tasks.evaluators.prompts import SampleInfo, check_context, count_tokens, made_for, requests
 from sparse_tasks.evaluators.records import (
     COMPRESS,
@@ -326,7 +326,7 @@ def prompt_tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
     """
     keeps = bool(request.dataset.manifest.request.control_tokens)
     source = model.tokenizer if request.tokenizer is None else request.tokenizer
-    if source in (DEMO, PROBE):  # also a server's name for it
+    if source in (DEMO, *PROBES):  # also a server's name for it
         source = find_model(source).tokenizer
     if request.tokenizer is not None:
         return load_tokenizer(source, request.chat_template, keeps_control=keeps)

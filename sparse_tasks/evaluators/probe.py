@@ -1,6 +1,6 @@
-"""The model called ``probe``: the demo model, fine-tuned by the recipe in ``probe/`` to do the tasks.
+"""The models ``probe`` and ``probe-steps``: the demo model, fine-tuned by the recipe in ``probe/`` to do the tasks.
 
-The package ``sparse-tasks-probe`` contains the change of its weights, as int8 low-rank factors. They are added to the
+The package ``sparse-tasks-probe`` contains the changes of its weights, as int8 low-rank factors. They are added to the
 demo model's weights once, and the result is kept in the cache.
 """
 
@@ -20,37 +20,36 @@ from sparse_tasks.core.tokenizers.loading import cache_folder
 from sparse_tasks.evaluators.demo import demo_model, made_once
 
 _PACKAGE: Final = "sparse_tasks_probe"
-_FACTORS: Final = "probe.safetensors"
 _POSITIONS: Final = 9728
-"""Positions of the probe: a prompt of 8k and the answer. The base has 8,192; the probe was trained at 8,704."""
+"""Positions of a probe: a prompt of 8k and the answer. The base has 8,192; the probe was trained at 8,704."""
 
 
-def probe_model() -> Path:
-    """The folder of the probe's checkpoint, made at the first call.
+def probe_model(name: str) -> Path:
+    """The folder of a probe's checkpoint, made at the first call.
 
     Raises:
         UsageError: The package, the demo model, or what computes the weights is missing.
     """
     spec = find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
+    factors = Path("" if spec is None else spec.origin or "").parent / f"{name}.safetensors"
+    if not factors.is_file():
         raise UsageError(
             "model",
-            "probe",
+            name,
             "is not installed; install it from a clone of this repository: pip install ./probe/package",
         )
-    factors = Path(spec.origin).parent / _FACTORS
     base = demo_model()
     version = sha256_of(factors)[:8] + sha256_of(base / "config.json")[:8]
-    made = cache_folder() / "models" / f"sparse-tasks-probe-{version}"
-    return made_once(made, lambda: _make(base, factors, made))
+    made = cache_folder() / "models" / f"sparse-tasks-{name}-{version}"
+    return made_once(made, lambda: _make(name, base, factors, made))
 
 
-def _make(base: Path, factors: Path, target: Path) -> None:
+def _make(model: str, base: Path, factors: Path, target: Path) -> None:
     try:
         import torch
         from safetensors.torch import load_file, save_file
     except ImportError as error:
-        raise UsageError("model", "probe", f"needs {error.name} to be made; {install('transformers')}") from error
+        raise UsageError("model", model, f"needs {error.name} to be made; {install('transformers')}") from error
     weights, change = load_file(base / "model.safetensors"), load_file(factors)
     for name, weight in weights.items():
         factor = name.removesuffix(".weight")
