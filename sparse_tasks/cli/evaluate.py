@@ -54,7 +54,7 @@ def evaluate(
             "--model",
             "-m",
             metavar="M",
-            help="Model: a folder, a Hub id, demo, probe or probe-steps; a server's name for it; a file to replay. Repeatable.",
+            help="Model: a folder, a Hub id, demo, probe, probe-steps; a server's name for it; a file to replay. Repeatable.",
         ),
     ],
     engine: Annotated[
