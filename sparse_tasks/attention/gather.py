@@ -44,9 +44,10 @@ def gather_rows(index: BlockIndex, tile: int = TILE) -> Gathered:
     bit = (1 << (place % group)).to(torch.uint8)[None, :, None].expand(heads, rows, width)
     valid = torch.arange(width, device=index.blocks.device) < index.counts[..., None]
     # Blocks of a query block are distinct, so adding their bits sets each bit once.
-    where = ((place // group)[None, :, None] * (columns + 1) + torch.where(valid, index.blocks, columns)).flatten(1)
-    bits = torch.zeros(heads, tiles * (columns + 1), dtype=torch.uint8, device=index.blocks.device)
-    bits = bits.scatter_add_(1, where.long(), bit.flatten(1)).view(heads, tiles, columns + 1)[..., :columns]
+    words = columns // 4 * 4 + 4  # more than columns; torch's GPU kernel adds bytes in words of four
+    where = ((place // group)[None, :, None] * words + torch.where(valid, index.blocks, columns)).flatten(1)
+    bits = torch.zeros(heads, tiles * words, dtype=torch.uint8, device=index.blocks.device)
+    bits = bits.scatter_add_(1, where.long(), bit.flatten(1)).view(heads, tiles, words)[..., :columns]
     counts = (bits > 0).sum(2, dtype=torch.int32)
     # The k-th read block goes to place k: a running count instead of a sort.
     place_of = torch.where(bits > 0, (bits > 0).cumsum(2, dtype=torch.int32) - 1, columns).long()

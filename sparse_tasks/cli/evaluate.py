@@ -54,7 +54,8 @@ def evaluate(
             "--model",
             "-m",
             metavar="M",
-            help="Model: a folder, a Hub id, demo, probe, probe-steps; a server's name for it; a file to replay. Repeatable.",
+            help="Model: a folder, a Hub id, demo, probe or probe-steps; a name on a server; a file to replay. "
+            "May be repeated.",
         ),
     ],
     engine: Annotated[

@@ -93,7 +93,8 @@ def _weights(
         step = scales.view(cache.batch, cache.kv_heads, -1, 1)
     if levels is not None:
         largest = torch.maximum(keys.amax(3, keepdim=True), -keys.amin(3, keepdim=True))
-        rounding = (largest / levels).clamp_min(torch.finfo(torch.float32).tiny)
+        # By a tensor: on a GPU torch multiplies by the reciprocal of a number, and bfloat16 keys are often half way.
+        rounding = (largest / torch.full_like(largest, levels)).clamp_min(torch.finfo(torch.float32).tiny)
         keys = keys.div_(rounding).round_()
         step = step * rounding.mT
     scores = softmax.capped(queries @ keys.mT * step)
