@@ -28,7 +28,7 @@ def _value(sample: Sample) -> list[str]:
         for statement in function.body:
             if isinstance(statement, ast.If):
                 true = bool(numbers.value(statement.test))
-                head += f", {numbers.said(statement.test)} is {true}"
+                head += f", {numbers.worked(statement.test)} is {true}"
                 way = statement.body[0] if true else way
         if not isinstance(way, ast.Return) or way.value is None:
             raise ValueError(f"{name} returns nothing")
@@ -37,7 +37,7 @@ def _value(sample: Sample) -> list[str]:
             call, more = call.left, numbers.value(call.right)
         if not isinstance(call, ast.Call):
             value = numbers.value(call)
-            lines.append(f"{head}: {numbers.said(call)} = {value}")
+            lines.append(f"{head}: {numbers.worked(call)} = {value}")
             break
         arguments = [numbers.value(argument) for argument in call.args]
         said = ", ".join(map(numbers.said, call.args))
@@ -63,6 +63,18 @@ class _Numbers(ast.NodeTransformer):
 
     def said(self, expression: ast.expr) -> str:
         return ast.unparse(self.visit(ast.parse(ast.unparse(expression), mode="eval").body))
+
+    def worked(self, expression: ast.expr) -> str:
+        """The expression, and before it, if it has an inner operation, that one with its result."""
+        inner = expression.left if isinstance(expression, (ast.BinOp, ast.Compare)) else None
+        if not isinstance(inner, ast.BinOp):
+            return self.said(expression)
+        result = ast.Constant(self.value(inner))
+        if isinstance(expression, ast.Compare):
+            outer: ast.expr = ast.Compare(result, expression.ops, expression.comparators)
+        elif isinstance(expression, ast.BinOp):
+            outer = ast.BinOp(result, expression.op, expression.right)
+        return f"{self.said(inner)} = {result.value}, {self.said(outer)}"
 
     def value(self, expression: ast.expr) -> int:
         return int(eval(self.said(expression), {"__builtins__": {}}))  # only numbers, written by the generator

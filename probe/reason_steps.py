@@ -53,13 +53,20 @@ def _sort(sample: Sample) -> list[str]:
 
 
 def _execute(sample: Sample) -> list[str]:
-    """Each box that is opened, its number, and where that leads: before and after going round."""
+    """Each box that is opened, its number, the sum that leads to the next, and the total that grows."""
     held = {int(slots["box"]): int(slots["number"]) for slots in _lines(sample, "boxes", execute)}
     box, lines = int(_asked(r"^ +box = (\d+)$", sample)[1]), []
-    for _ in sample["answers"]:
-        there = box + held[box]
-        lines.append(f"{box}: {held[box]}, {there}" + (f", {there - len(held)}" if there > len(held) else ""))
-        box = there if there <= len(held) else there - len(held)
+    totals = dict(re.findall(r"^ +([a-h]) = (\d+)$", sample["question"], re.M))
+    for answer in sample["answers"]:
+        line, there = f"{box}: {held[box]}, {box} + {held[box]} = {box + held[box]}", box + held[box]
+        if there > len(held):
+            line, there = f"{line}, {there} - {len(held)} = {there - len(held)}", there - len(held)
+        for name, after in zip(totals, answer.partition(": ")[2].split(", "), strict=True):
+            if after != totals[name]:
+                line += f", {name}: {totals[name]} + {held[box]} = {after}"
+                totals[name] = after
+        lines.append(line)
+        box = there
     return lines
 
 
