@@ -1,4 +1,4 @@
-"""The probe is the demo model plus the factors in its package, made once; what is missing is named."""
+"""A probe is the demo model plus the factors in its package, made once; what is missing is named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparse_tasks.cli.main import app
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators import probe
 from sparse_tasks.evaluators.dataset import open_dataset
-from sparse_tasks.evaluators.models import find_model
+from sparse_tasks.evaluators.models import PROBES, find_model
 from sparse_tasks.evaluators.probe import probe_model
 
 Refused = Callable[..., Any]
@@ -50,7 +50,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_factors(package: Path) -> None:
-    """Factors of rank one that add 1 to each number of the first row, and another norm."""
+    """Factors of both probes, of rank one, that add 1 to each number of the first row, and another norm."""
     import torch
     from safetensors.torch import save_file
 
@@ -61,28 +61,43 @@ def write_factors(package: Path) -> None:
         "a.right_scale": torch.tensor([0.25]).half(),
         "norm.weight": torch.full((3,), 2.0).bfloat16(),
     }
-    save_file(factors, package / "probe.safetensors")
+    for name in PROBES:
+        save_file(factors, package / f"{name}.safetensors")
 
 
-def test_the_change_is_added_once(package: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", PROBES)
+def test_the_change_is_added_once(
+    name: str, package: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from safetensors.torch import load_file
 
     write_factors(package)
-    folder = probe_model()
+    folder = probe_model(name)
     assert folder.parent == tmp_path / "cache/models"
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     weights = load_file(folder / "model.safetensors")
     assert weights["a.weight"].tolist() == [[1, 2, 3], [3, 4, 5]]
     assert weights["norm.weight"].tolist() == [2, 2, 2]
     monkeypatch.setattr(probe, "_make", None)
-    assert probe_model() == folder
-    assert find_model("probe").source == str(folder)
+    assert probe_model(name) == folder
+    assert find_model(name).source == str(folder)
 
 
-def test_without_the_package_its_installation_is_named(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+@pytest.mark.parametrize("name", PROBES)
+def test_without_the_package_its_installation_is_named(
+    name: str, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
     monkeypatch.setattr(probe, "_PACKAGE", "no_such_package")
-    with refused(UsageError, "model: 'probe'", "pip install ./probe/package"):
-        find_model("probe")
+    with refused(UsageError, f"model: '{name}'", "pip install ./probe/package"):
+        find_model(name)
+
+
+def test_a_package_without_the_second_probe_is_as_none(package: Path, base: Path, refused: Refused) -> None:
+    write_factors(package)
+    (package / "probe-steps.safetensors").unlink()
+    assert find_model("probe").source
+    with refused(UsageError, "model: 'probe-steps'", "pip install ./probe/package"):
+        find_model("probe-steps")
 
 
 def test_generate_takes_its_tokenizer_by_name(
@@ -91,7 +106,7 @@ def test_generate_takes_its_tokenizer_by_name(
     shutil.copy(tokenizer_folders["unigram"] / "tokenizer.json", base)
     write_factors(package)
     assert generated(tmp_path).exit_code == 0
-    assert open_dataset(str(tmp_path / "data")).manifest.tokenizer.name == probe_model().name
+    assert open_dataset(str(tmp_path / "data")).manifest.tokenizer.name == probe_model("probe").name
 
 
 def test_generate_without_the_package_is_refused_for_its_tokenizer(
@@ -116,5 +131,5 @@ def test_without_torch_its_installation_is_named(
     write_factors(package)
     monkeypatch.setitem(sys.modules, "torch", None)
     with refused(UsageError, "model: 'probe'", "needs torch", "sparse-tasks[transformers]"):
-        probe_model()
+        probe_model("probe")
     assert not list((tmp_path / "cache/models").glob("sparse-tasks-probe-*[!k]"))
