@@ -15,7 +15,7 @@ import pytest
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.vllm.arguments import MIDDLEWARE, WORKER, parse_offer, parse_self_test
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import BadFileError, UsageError
 from sparse_tasks.evaluators import serving
 from sparse_tasks.evaluators.engines import vllm
 from sparse_tasks.evaluators.engines.engine import ENGINES, EngineSettings
@@ -93,6 +93,57 @@ def test_a_calibration_and_several_devices_are_refused_before_a_server_starts(
 def test_a_calibration_and_one_device_go_together(model: Path, given: list[str]) -> None:
     command = serve_command(str(model), ["duo_attention"], 0.9, CALIBRATED, given)
     assert command[len(command) - len(given) :] == given
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[[str], list[str]]:
+    """Options of vLLM's server with a file of further ones."""
+
+    def written(text: str) -> list[str]:
+        (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+        return ["--config", str(tmp_path / "config.yaml")]
+
+    return written
+
+
+Config = Callable[[str], list[str]]
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("name", ["tensor-parallel-size", "tensor_parallel_size"])
+def test_the_number_of_devices_is_read_from_a_config_file(model: Path, config: Config, name: str) -> None:
+    given = config(f"port: 8001\n{name}: 2\n")
+    with pytest.raises(UsageError, match=r"^tensor_parallel_size: 2 gives each device only some of the heads"):
+        serve_command(str(model), ["duo_attention"], 0.9, CALIBRATED, given)
+    given += ["-tp", "1"]  # which overrides it
+    assert serve_command(str(model), ["duo_attention"], 0.9, CALIBRATED, given)[-len(given) :] == given
+
+
+@pytest.mark.usefixtures("cpu")
+def test_a_config_file_overrides_our_options(model: Path, config: Config) -> None:
+    """VLLM lets the command line override its file, so ours have to be left out."""
+    given = config("served_model_name: other\nenforce-eager: false\nenable-prefix-caching: false\nmiddleware: [a.B]")
+    command = serve_command(str(model), ["snapkv"], 0.9, {}, given)
+    ours = {word for word in serve_command(str(model), ["snapkv"], 0.9, {}, []) if word.startswith("--")}
+    assert ours - set(command) == {"--served-model-name", "--enforce-eager", "--no-enable-prefix-caching"}
+    assert command.count(str(model)) == 1  # the model, not its name
+    assert MIDDLEWARE in command  # beside the user's
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("text", ["", "- port", "port: [8001", "\x07"])
+def test_a_config_file_that_cannot_be_read_is_refused(model: Path, config: Config, text: str, refused: Refused) -> None:
+    with refused(BadFileError, "config: ", "config.yaml"):
+        serve_command(str(model), ["quest"], 0.9, {}, config(text))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_config_file_that_vllm_would_ignore_is_refused(model: Path, tmp_path: Path, refused: Refused) -> None:
+    with refused(BadFileError, "No such file or directory"):
+        serve_command(str(model), ["quest"], 0.9, {}, ["--config", str(tmp_path / "none.yaml")])
+    with refused(UsageError, "config: 'a.yaml' is ignored by vLLM; write --config FILE"):
+        serve_command(str(model), ["quest"], 0.9, {}, ["--config=a.yaml"])
+    assert serve_command(str(model), ["quest"], 0.9, {}, ["--config"])[-1] == "--config"  # which vLLM refuses
 
 
 @pytest.mark.usefixtures("gpu")
