@@ -274,14 +274,14 @@ class VllmEngine(Engine):
         """Raise any failure of the engine's processes as an ``EngineError`` with their own words.
 
         Raises:
-            UsageError: The plugin refused the model as it was loaded.
+            UsageError: The plugin refused the model, a setting, or vLLM's release.
         """
         try:
             yield
         except Exception as error:  # they can raise anything
             said = self._chatter.lines(self._heard)
             if refusal := _refusal(said):
-                raise UsageError("model", self.settings.model.name, f"is refused: {refusal}") from error
+                raise UsageError("engine", self.name, f"{what}: {refusal}") from error
             raise EngineError(f"vLLM {what}: {_cause(error, said)}") from error
 
     def _arguments(self) -> JsonObject:
@@ -388,7 +388,7 @@ _ELSE = "with VLLM_LOGGING_LEVEL=INFO its log is shown"
 
 
 def _refusal(said: list[str]) -> str | None:
-    """Why the plugin refused the model or a setting, if one of vLLM's processes reports that."""
+    """What the plugin refused, and why, if one of vLLM's processes reports that."""
     of_plugin = f"{UsageError.__module__}.{UsageError.__name__}: "
     words = (_PREFIX.sub("", line) for line in said)
     return next((word.removeprefix(of_plugin) for word in words if word.startswith(of_plugin)), None)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sparse_tasks.core.errors import UsageError
+from sparse_tasks.evaluators.engines import vllm
+from sparse_tasks.evaluators.engines.engine import EngineSettings
 from sparse_tasks.evaluators.engines.vllm import _cause, _refusal
+from sparse_tasks.evaluators.models import find_model
 
 CORE = "(EngineCore pid=16722) ERROR 11-29 21:55:52 [core.py:1512]"
 DEAD = RuntimeError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
@@ -73,3 +78,23 @@ def test_a_refusal_by_the_plugin_is_reported_alone(process: str) -> None:
     said = [*TRACE, f"{worker} {UsageError.__module__}.UsageError: {refused}", f"{CORE} Exception: WorkerProc failed"]
     assert _refusal(said) == "sinks: 'given' is not known"
     assert _refusal([*TRACE, f"{CORE} ValueError: sinks"]) is None
+
+
+REFUSALS = [
+    UsageError("vllm", "0.31.0", "lacks what sparse attention needs: vllm.a.B has no c; install 0.26 to 0.32"),
+    UsageError("model", "acme/small", "has other attention in vLLM"),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_the_error_names_what_the_plugin_refused(
+    model: Path, monkeypatch: pytest.MonkeyPatch, refusal: UsageError
+) -> None:
+    monkeypatch.setattr(vllm, "find_spec", lambda name: object())
+    engine = vllm.VllmEngine(EngineSettings(find_model(str(model))))
+    line = f"(Worker pid=3) ERROR 11-29 21:57:19 [x.py:9] {UsageError.__module__}.UsageError: {refusal}"
+    monkeypatch.setattr(engine._chatter, "lines", lambda start: [*TRACE, line])
+    with pytest.raises(UsageError) as caught, engine._failing_as("does not start"):
+        raise DEAD
+    assert str(caught.value) == f"engine: 'vllm' does not start: {refusal}"
+    assert caught.value.exit_code == 2
