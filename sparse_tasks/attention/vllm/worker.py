@@ -17,6 +17,7 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.vllm.arguments import KEY, Offer, parse_offer, parse_self_test
 from sparse_tasks.attention.vllm.checks import check_cache, check_config, check_layer
 from sparse_tasks.attention.vllm.interface import (
+    CONFIGURATION,
     EVERYWHERE,
     ON_CPUS,
     ON_GPUS,
@@ -106,6 +107,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
     def __init__(self, vllm_config: VllmConfig, *args: Any, **options: Any) -> None:
         if untested := check_version(vllm.__version__):
             _LOG.warning(untested)
+        check_names(CONFIGURATION)
         offer = parse_offer(vllm_config.additional_config)
         check_config(vllm_config, offer)
         _check_interface(vllm_config, offer)

@@ -112,9 +112,10 @@ class VllmEngine(Engine):
 
         from sparse_tasks.attention.vllm.arguments import parse_offer
         from sparse_tasks.attention.vllm.checks import check_config, loses_prefixes
-        from sparse_tasks.attention.vllm.interface import check_version
+        from sparse_tasks.attention.vllm.interface import CONFIGURATION, check_names, check_version
 
         self._untested = check_version(vllm.__version__)
+        check_names(CONFIGURATION)
         config = arguments.create_engine_config()
         self._loses_prefixes = loses_prefixes(config)
         if self._loses_prefixes and "enable_prefix_caching" not in self.settings.arguments:

@@ -14,6 +14,7 @@ import pytest
 from sparse_tasks.attention.vllm import interface
 from sparse_tasks.attention.vllm.arguments import Offer, parse_offer
 from sparse_tasks.attention.vllm.interface import (
+    CONFIGURATION,
     EVERYWHERE,
     OF_OBJECTS,
     ON_CPUS,
@@ -32,7 +33,7 @@ from sparse_tasks.attention.vllm.interface import (
 from sparse_tasks.core.errors import UsageError
 
 SOURCES = sorted(Path(interface.__file__).parent.glob("*.py"))
-PARTS = (EVERYWHERE, ON_CPUS, ON_GPUS, TO_FREE_BLOCKS, WITH_LATENTS)
+PARTS = (CONFIGURATION, EVERYWHERE, ON_CPUS, ON_GPUS, TO_FREE_BLOCKS, WITH_LATENTS)
 
 
 def listed(parts: tuple[Names, ...]) -> set[tuple[str, str]]:
@@ -54,7 +55,10 @@ def own_names(trees: list[ast.Module]) -> set[str]:
 
 
 def used(tree: ast.Module, own: set[str]) -> Iterator[tuple[str, str]]:
-    """Names of vLLM that a source uses: those that it imports, with their module, and private attributes."""
+    """Names of vLLM that a source uses: imports, with their module, of its configuration, and private attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from used_of_configuration(node)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "vllm":
             yield from ((node.module or "", alias.name) for alias in node.names)
@@ -68,6 +72,27 @@ def used(tree: ast.Module, own: set[str]) -> Iterator[tuple[str, str]]:
                 yield "", name.value
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("vllm.v1."):
             yield node.value.partition(":")[0], ""
+
+
+def used_of_configuration(function: ast.AST) -> Iterator[tuple[str, str]]:
+    """Attributes of vLLM's configuration and its parts that a function reads, also by local names of these."""
+    kinds = dict.fromkeys(("config", "vllm_config"), "VllmConfig")
+
+    def kind(node: ast.expr) -> str | None:
+        if isinstance(node, ast.Name):
+            return kinds.get(node.id)
+        name = node.attr.title().replace("_", "") if isinstance(node, ast.Attribute) else ""
+        return name if f"vllm.config:{name}" in CONFIGURATION else None
+
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign):
+            both = [each.elts if isinstance(each, ast.Tuple) else [each] for each in (node.targets[0], node.value)]
+            for name, value in zip(*both, strict=False):
+                if isinstance(name, ast.Name) and (found := kind(value)):
+                    kinds[name.id] = found
+    for node in ast.walk(function):
+        if isinstance(node, ast.Attribute) and (found := kind(node.value)):
+            yield f"vllm.config:{found}", node.attr
 
 
 def _is_private(name: object) -> bool:
@@ -118,6 +143,12 @@ def test_every_name_that_is_probed_is_used() -> None:
         ("module._no_such", ("", "_no_such")),
         ("self._no_such()", ("", "_no_such")),
         ("getattr(module, '_no_such', None)", ("", "_no_such")),
+        ("def check(config): config.no_such", ("vllm.config:VllmConfig", "no_such")),
+        ("def check(self): self.vllm_config.cache_config.no_such", ("vllm.config:CacheConfig", "no_such")),
+        (
+            "def check(config):\n    cache, x = config.cache_config, 1\n    cache.no_such",
+            ("vllm.config:CacheConfig", "no_such"),
+        ),
     ],
 )
 def test_a_name_that_is_not_probed_is_found(source: str, name: tuple[str, str]) -> None:
@@ -169,7 +200,7 @@ def test_this_release_has_every_name() -> None:
     """Those for GPUs too, whose modules vLLM's CPU build has."""
     vllm = pytest.importorskip("vllm", reason="vLLM is not installed")
     latents = not vllm.__version__.startswith("0.26.")
-    check_names(EVERYWHERE, ON_CPUS, ON_GPUS, TO_FREE_BLOCKS, *([WITH_LATENTS] if latents else []))
+    check_names(CONFIGURATION, EVERYWHERE, ON_CPUS, ON_GPUS, TO_FREE_BLOCKS, *([WITH_LATENTS] if latents else []))
 
 
 class Made:
