@@ -382,6 +382,9 @@ _REMEDIES = {
     "--engine-arg max_num_batched_tokens",
     r"(?i)out ?of ?memory|bad_alloc|can(no|')t allocate|died unexpectedly|KV cache": "if memory is short: lower "
     "--engine-arg gpu_memory_utilization or max_num_seqs, on a CPU VLLM_CPU_KVCACHE_SPACE, or take shorter --length",
+    # vLLM 0.32 replaces kernels in all modules as it starts, and stumbles over those of llvmlite.
+    r"_lib_fn_wrapper": "vLLM starts no engine in a process that has imported numba, which n-gram drafts use: unset "
+    "VLLM_ENABLE_V1_MULTIPROCESSING=0, so that each engine has a process of its own",
 }
 _PREFIX = re.compile(r"^(\([\w -]+pid=\d+\) ?)?([A-Z]+ [\d-]+ [\d:]+ (\[[^]]*\])?)?\s*")
 _CAUSES = (r"^[\w.]*(Error|Exception): .|died unexpectedly", r"^[\w.]*(Error|Exception)$")

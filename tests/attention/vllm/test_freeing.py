@@ -439,7 +439,7 @@ def test_freeing_goes_with_drafts_preemption_prefixes_and_clients_that_leave(
     crowded = options | CROWDED | {"enable_prefix_caching": caching, "speculative_config": NGRAMS}
     engines = {
         "alone": {"attention": attention, "options": options, "runs": {"all": asked}},
-        # The last one: with numba in the process vLLM 0.32 starts no other engine.
+        # The last one: vLLM 0.32 starts no engine in a process that has imported numba.
         "crowded": {"attention": attention | {"free_blocks": True}, "options": crowded,
                     "runs": {"crowd": crowd, "again": asked}},
     }  # fmt: skip

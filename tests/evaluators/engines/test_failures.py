@@ -65,6 +65,12 @@ def test_the_cause_is_reported_with_a_remedy(said: list[str], cause: str, remedy
     assert "\n" not in told
 
 
+def test_a_second_engine_after_ngram_drafts_needs_a_process_of_its_own() -> None:
+    told = _cause(AttributeError("'_lib_fn_wrapper' object has no attribute 'get'"), [])
+    assert told.startswith("'_lib_fn_wrapper' object has no attribute 'get'; vLLM starts no engine in a process that")
+    assert told.endswith("unset VLLM_ENABLE_V1_MULTIPROCESSING=0, so that each engine has a process of its own")
+
+
 def test_other_failures_are_not_blamed_on_memory() -> None:
     said = [f"{CORE} ValueError: no such layer", "resource_tracker: There appear to be 1 leaked shared_memory objects"]
     assert "memory is short" not in _cause(DEAD, said)
