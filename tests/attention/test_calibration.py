@@ -76,6 +76,15 @@ def test_layers_that_differ_in_query_heads_are_refused_at_the_first_prompt(name:
         model(torch.arange(64)[None].repeat(1, 6))
 
 
+def test_duo_attention_warns_that_heads_count_as_equal_without_a_calibration(caplog: pytest.LogCaptureFixture) -> None:
+    say_uncalibrated.cache_clear()  # other tests may have logged it
+    for method in Attention.parse("duo_attention").methods:
+        method.in_model(None)
+    (said,) = (record.getMessage() for record in caplog.records)  # once for both phases
+    assert said.startswith("duo_attention: not calibrated; all KV heads count as equal")
+    assert "scores are not those of the method" in said
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_calibration_is_used_by_its_model_and_logged(
     name: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -63,7 +63,10 @@ class DuoMethod(CalibratedMethod):
     budgets: ClassVar[tuple[str, ...]] = ("streaming",)
     version: ClassVar[int] = 1
     family: ClassVar[str] = "duo_attention"
-    instead: ClassVar[str] = "KV heads spread evenly over the layers stream"
+    instead: ClassVar[str] = (
+        "all KV heads count as equal, and those that stream are spread evenly over the layers, so scores are not those "
+        "of the method"
+    )
 
     @property
     def window(self) -> int:
