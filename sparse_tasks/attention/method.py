@@ -488,7 +488,16 @@ class EvictMethod(Method):
         """
         return kept if kept.capacity is None else replace(kept, capacity=kept.capacity + 1)
 
-    def weigh(self, q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor, *, layer: Layer = ONLY) -> Tensor:
+    def weigh(
+        self,
+        q: Tensor,
+        cache: PagedCache,
+        positions: Tensor,
+        counts: Tensor,
+        *,
+        layer: Layer = ONLY,
+        impl: str = "auto",
+    ) -> Tensor:
         """The attention weights of a step, summed over the group, or a method's estimates of them.
 
         Args:
@@ -498,15 +507,16 @@ class EvictMethod(Method):
                 count.
             counts: int32 ``[batch, kv_heads]``.
             layer: Layer number and number of layers.
+            impl: "auto", "triton" or "torch".
 
         Returns:
             fp32 ``[batch, kv_heads, width]``; 0 past the count.
         """
         from sparse_tasks.attention.index import PageIndex
-        from sparse_tasks.attention.kernels.step_weights import step_weights_torch
+        from sparse_tasks.attention.kernels.step_weights import step_weights
 
         listed = PageIndex(positions, counts, 1, cache.lengths)
-        return step_weights_torch(q, cache, listed, softmax=self.softmax).clamp_min(0.0)
+        return step_weights(q, cache, listed, softmax=self.softmax, impl=impl).clamp_min(0.0)
 
     def visible(self, seen: Kept, weights: Tensor | None = None, *, impl: str = "auto") -> Kept:
         """The part of the kept tokens and its own that a step sees: all, unless a method selects among them.

@@ -154,7 +154,9 @@ class Memory:
         seen = self._kept.append(position)
         weights = None
         if method.each_step:
-            (weights,) = method.weigh(q, cache, seen.positions[None], seen.counts[None], layer=self._layer)
+            (weights,) = method.weigh(
+                q, cache, seen.positions[None], seen.counts[None], layer=self._layer, impl=self._impl
+            )
         self._kept = method.advance(self._kept, position, weights)
         return method.visible(seen, weights, impl=self._impl).pages()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -182,8 +182,9 @@ def test_a_method_that_evicts_needs_the_whole_prompt(method: EvictMethod) -> Non
         memory.step(q[PROMPT : PROMPT + 1], k[: PROMPT + 1], v[: PROMPT + 1])
 
 
+@pytest.mark.parametrize("impl", ["triton", "torch"])
 @pytest.mark.parametrize("block_size", [4, 16, 64])
-def test_weights_of_a_step_do_not_depend_on_block_placement(block_size: int) -> None:
+def test_weights_of_a_step_do_not_depend_on_block_placement(block_size: int, impl: str) -> None:
     """A softmax over the listed positions alone, summed over the group; past the count anything may stand."""
     q, k, _ = make()
     maker = torch.Generator().manual_seed(0)
@@ -197,7 +198,7 @@ def test_weights_of_a_step_do_not_depend_on_block_placement(block_size: int) -> 
     positions = torch.tensor([[[0, 3, 17, 51], [1, 2, 40, 51]]] * 2, dtype=torch.int32)
     counts = torch.tensor([[4, 4], [3, 1]], dtype=torch.int32)
     positions[1, 0, 3], positions[1, 1, 1:] = -7, 2**31 - 1
-    found = TOVA().weigh(q[-1:].expand(2, -1, -1), cache, positions, counts)
+    found = TOVA().weigh(q[-1:].expand(2, -1, -1), cache, positions, counts, impl=impl)
     assert (found.shape, found.dtype) == ((2, 2, 4), torch.float32)
     for row, one in enumerate((k.flip(0), k)):
         for head, count in enumerate(counts[row].tolist()):
@@ -205,3 +206,18 @@ def test_weights_of_a_step_do_not_depend_on_block_placement(block_size: int) -> 
             expected = sum((here @ q[-1, 2 * head + i] / 4).softmax(0) for i in range(2))
             torch.testing.assert_close(found[row, head, :count], expected, rtol=1e-4, atol=1e-6)
             assert found[row, head, count:].tolist() == [0] * (4 - count)
+
+
+def test_a_step_is_weighed_by_the_given_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
+    used, weigh = [], TOVA.weigh
+
+    def recorded(*arguments: Any, impl: str = "auto", **options: Any) -> Tensor:
+        used.append(impl)
+        return weigh(*arguments, impl=impl, **options)
+
+    monkeypatch.setattr(TOVA, "weigh", recorded)
+    q, k, v = make()
+    memory = Memory(TOVA(capacity=6), impl="torch")
+    memory.read(q[:PROMPT], k[:PROMPT], v[:PROMPT])
+    memory.step(q[PROMPT : PROMPT + 1], k[: PROMPT + 1], v[: PROMPT + 1])
+    assert used == ["torch"]

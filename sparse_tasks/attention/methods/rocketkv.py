@@ -89,7 +89,16 @@ class RocketKV(StepMethod, ObservedMethod):
         none = torch.zeros_like(kept.positions, dtype=torch.float32)
         return replace(kept, scores=none, capacity=self._reads(kept.length if length is None else length))
 
-    def weigh(self, q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor, *, layer: Layer = ONLY) -> Tensor:
+    def weigh(
+        self,
+        q: Tensor,
+        cache: PagedCache,
+        positions: Tensor,
+        counts: Tensor,
+        *,
+        layer: Layer = ONLY,
+        impl: str = "auto",
+    ) -> Tensor:
         import torch
 
         listed = torch.arange(positions.shape[2], device=q.device) < counts[..., None]

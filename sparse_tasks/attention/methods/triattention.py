@@ -77,7 +77,16 @@ class TriAttention(CalibratedMethod, StepMethod, CapacityMethod):
         check_sequence(q, k)
         return self.kept(self._of_prompt(q, k, layer), length=length, layer=layer, impl=impl)
 
-    def weigh(self, q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor, *, layer: Layer = ONLY) -> Tensor:
+    def weigh(
+        self,
+        q: Tensor,
+        cache: PagedCache,
+        positions: Tensor,
+        counts: Tensor,
+        *,
+        layer: Layer = ONLY,
+        impl: str = "auto",
+    ) -> Tensor:
         import torch
 
         listed = torch.arange(positions.shape[2], device=q.device) < counts[..., None]

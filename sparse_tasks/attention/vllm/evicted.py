@@ -144,7 +144,7 @@ class Evicted:
             now = kept.append(length - 1)
             alone = slice(row, row + 1)
             listed = now.positions[None], now.counts[None]
-            (weights,) = self._method.weigh(q[alone], cache.rows(alone), *listed, layer=self._layer)
+            (weights,) = self._method.weigh(q[alone], cache.rows(alone), *listed, layer=self._layer, impl=self._impl)
             self._kept[request] = self._method.advance(kept, length - 1, weights)
             seen.append(self._method.visible(now, weights, impl=self._impl))
         return PageIndex(_padded([one.positions for one in seen], 0), torch.stack([one.counts for one in seen]), 1,

@@ -137,7 +137,7 @@ class Together:
         if one.index is not None:
             q, cache = q[one.index], cache.rows(one.index)
         seen = kept.append(cache.lengths - 1)
-        weights = self._method.weigh(q, cache, seen.positions, seen.counts, layer=self._layer)
+        weights = self._method.weigh(q, cache, seen.positions, seen.counts, layer=self._layer, impl=self._impl)
         batch.kept, batch.lengths = self._method.advance_all(seen, weights), lengths
         return self._method.visible_all(seen, weights, impl=self._impl)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -260,6 +260,25 @@ def alone(method: StepMethod) -> StepMethod:
     found: StepMethod = Alone(**method.settings())
     assert not found.together
     return found
+
+
+class Weighing(TOVA):
+    """One that records which implementation weighs the tokens of a step."""
+
+    used: ClassVar[list[str]] = []
+
+    def weigh(self, *arguments: Any, impl: str = "auto", **options: Any) -> Tensor:
+        self.used.append(impl)
+        return super().weigh(*arguments, impl=impl, **options)
+
+
+@pytest.mark.parametrize("method", [Weighing(capacity=6), alone(Weighing(capacity=6))], ids=["together", "alone"])
+def test_a_step_is_weighed_by_the_given_implementation(method: EvictMethod) -> None:
+    Weighing.used.clear()
+    evicted = Evicted(method, ONLY, "torch")
+    read(evicted, "a", 20)
+    step(evicted, a=21)
+    assert Weighing.used == ["torch"]
 
 
 NAMES = "abcdef"
