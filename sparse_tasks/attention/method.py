@@ -46,10 +46,16 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's number, from 0, and the number of layers."""
+    """A layer's number, from 0, and the number of layers.
+
+    Where devices share its heads (tensor parallelism), also the device's number, from 0, and the number of devices.
+    Each numbers its own heads from 0, so what depends on a head's number in the model adds the heads of lower ranks.
+    """
 
     index: int
     count: int
+    rank: int = 0
+    ranks: int = 1
 
 
 ONLY: Final = Layer(0, 1)
@@ -139,7 +145,7 @@ class Method(Parametric, ABC):
         return self._bound(softmax=softmax)
 
     def in_layer(self, layer: Layer, handed: dict[object, Any] | None = None) -> Self:
-        """The method for a layer. In prefill only this sets the layer; other calls pass it.
+        """The method for a layer. In prefill only this sets the layer; other calls also pass it.
 
         Args:
             layer: Layer number and number of layers.

@@ -49,7 +49,8 @@ class RandomDecode(PagedMethod):
 
         check_queries(q, cache)
         length, page = cache.lengths[:, None, None], torch.arange(ceil_div(cache.capacity, self.page), device=q.device)
-        scores = draws(self.seed, torch.arange(cache.kv_heads, device=q.device)[:, None], length, page)
+        head = torch.arange(cache.kv_heads, device=q.device)[:, None] + cache.layer.rank * cache.kv_heads
+        scores = draws(self.seed, head, length, page)
         current = torch.div(length - 1, self.page, rounding_mode="floor")
         scores = scores.masked_fill(page == 0, 1.0)  # above any draw
         scores = scores.masked_fill(page == current, float("inf")).masked_fill(page > current, float("-inf"))

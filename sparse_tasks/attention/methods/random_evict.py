@@ -48,7 +48,7 @@ class RandomEvict(CapacityMethod):
 
         from sparse_tasks.attention.ops.draws import draws
 
-        head = torch.arange(k.shape[1], device=k.device)[:, None]
+        head = torch.arange(k.shape[1], device=k.device)[:, None] + self.layer.rank * k.shape[1]
         return draws(self.seed, head, torch.arange(len(k), device=k.device))
 
 

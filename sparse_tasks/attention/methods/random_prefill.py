@@ -53,7 +53,7 @@ class RandomPrefill(BlockMethod):
         top_k, columns = self.blocks_read(n_k if length is None else length), ceil_div(n_k, block)
         if top_k >= columns:
             return None
-        head = torch.arange(q.shape[1], device=q.device)[:, None, None]
+        head = torch.arange(q.shape[1], device=q.device)[:, None, None] + self.layer.rank * q.shape[1]
         row = torch.arange((n_k - n_q) // block, columns, device=q.device)[:, None]
         column = torch.arange(columns, device=q.device)
         scores = draws(self.seed, head, row, column).masked_fill(column > row, float("-inf"))

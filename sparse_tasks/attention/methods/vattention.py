@@ -105,7 +105,9 @@ class VAttention(TokenMethod):
         scores = scores.masked_fill(local[:, None], float("inf"))
         certain = PageIndex(*select_top(scores, heavy[:, None], width=width, impl=impl), 1, cache.lengths)
         listed = certain.mask(cache.capacity)
-        head = torch.arange(cache.kv_heads, device=q.device) + cache.layer.index * cache.kv_heads
+        layer = cache.layer
+        head = torch.arange(cache.kv_heads, device=q.device)
+        head += (layer.index * layer.ranks + layer.rank) * cache.kv_heads
         # Drawing needs 64-bit intermediates, so it is done for some sequences at a time.
         groups = cache.groups(4 * cache.kv_heads * cache.capacity)
         drawn = [draws(self.seed, head[:, None], some.lengths[:, None, None], position) for _, some in groups]

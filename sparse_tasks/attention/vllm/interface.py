@@ -49,6 +49,7 @@ CONFIGURATION: Final[Names] = {
 
 EVERYWHERE: Final[Names] = {
     "vllm.config": ("CUDAGraphMode", "VllmConfig", "get_current_vllm_config", "set_current_vllm_config"),
+    "vllm.distributed": ("get_tensor_model_parallel_rank",),
     "vllm.forward_context": ("get_forward_context",),
     "vllm.model_executor.layers.attention": ("Attention", "MLAAttention"),
     "vllm.model_executor.layers.attention_layer_base": ("AttentionLayerBase",),

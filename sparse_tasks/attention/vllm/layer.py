@@ -54,7 +54,7 @@ class Methods:
         self.attention = attention.placed(text)
         prefill, decode = self.attention.prefill, self.attention.decode
         self.prefill = None if prefill is None or prefill.sparsity == 0 else prefill.under(softmax)
-        self.decode = None if decode is None or decode.sparsity == 0 else decode.under(softmax)
+        self.decode = None if decode is None or decode.sparsity == 0 else decode.under(softmax).in_layer(layer)
         self.queries: dict[str, Tensor] = {}
         self.evicted = Evicted(self.decode, layer, impl, agreements) if isinstance(self.decode, EvictMethod) else None
 

@@ -91,7 +91,14 @@ class Session:
         self._marked: OrderedDict[str, list[str]] = OrderedDict()  # vLLM's names of sequences, by mark
 
     def join(
-        self, modules: dict[str, Any], device: torch.device, replays: Replays | None = None, *, whole: bool = False
+        self,
+        modules: dict[str, Any],
+        device: torch.device,
+        replays: Replays | None = None,
+        *,
+        whole: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         """Register the model's attention layers, in their order, once the model is loaded.
 
@@ -100,6 +107,8 @@ class Session:
             device: Device that they run on.
             replays: Recorder of decoding steps; None launches each step anew.
             whole: Whether it records the model (see ``run_model``), instead of each layer.
+            rank: The device's number among those that share the heads (tensor parallelism).
+            ranks: Number of these devices.
 
         Raises:
             UsageError: No layer can be sparse, or layers differ in their heads.
@@ -123,7 +132,7 @@ class Session:
         key_bytes = size * dtype.itemsize * (1 if latent else 2)
         self.counter = Counter(len(modules), kv_heads, heads // kv_heads, key_bytes, device, self._impl)
         for number, (name, module) in enumerate(modules.items()):
-            layer = Layer(number, len(modules))
+            layer = Layer(number, len(modules), rank, ranks)
             # Without a cap vLLM has 0.
             softmax = Softmax(module.impl.sinks, module.impl.logits_soft_cap or None)
             target = getattr(module, "kv_sharing_target_layer_name", None)

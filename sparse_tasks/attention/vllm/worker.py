@@ -39,6 +39,7 @@ from sparse_tasks.core.errors import UsageError
 
 with importing():
     from vllm.config import CUDAGraphMode
+    from vllm.distributed import get_tensor_model_parallel_rank
     from vllm.forward_context import get_forward_context
     from vllm.model_executor.layers.attention import Attention as AttentionModule
     from vllm.model_executor.layers.attention import MLAAttention
@@ -159,7 +160,8 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
             replays = Replays(partial(_record_whole, recorder) if whole else recorder)
             if whole:
                 model.forward = partial(self._run_model, model.forward)
-        self._sparse.join(self._modules, self.device, replays, whole=whole)
+        rank, ranks = get_tensor_model_parallel_rank(), self.vllm_config.parallel_config.tensor_parallel_size
+        self._sparse.join(self._modules, self.device, replays, whole=whole, rank=rank, ranks=ranks)
 
     def _run_model(self, forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Run the model, or replay its graph."""

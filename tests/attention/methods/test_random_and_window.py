@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.method import Layer
 from sparse_tasks.attention.methods.random_decode import RandomDecode
 from sparse_tasks.attention.methods.random_evict import RandomEvict
 from sparse_tasks.attention.methods.random_prefill import RandomPrefill
 from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
+from sparse_tasks.attention.methods.vattention import VAttention
 from sparse_tasks.attention.methods.window_decode import WindowDecode
 from sparse_tasks.attention.methods.window_evict import WindowEvict
 from sparse_tasks.attention.methods.window_prefill import WindowPrefill
@@ -44,6 +48,35 @@ def test_random_blocks_do_not_depend_on_chunks() -> None:
     assert not torch.equal(other.mask(), whole.mask())
     assert whole.mask()[:, :, 0].all()
     assert not torch.equal(whole.mask()[0], whole.mask()[1])
+
+
+def half(tensor: torch.Tensor, rank: int, dim: int = 1) -> torch.Tensor:
+    """The heads of one of two devices."""
+    return tensor.chunk(2, dim)[rank]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_device_draws_for_its_own_heads(rank: int) -> None:
+    """What one device draws for all heads is what two draw for theirs."""
+    q, k = make_sequence(300, 300, 8, 4, 16)
+    layer = Layer(1, 3, rank, 2)
+    blocks = RandomPrefill(top_k=4, block=16)
+    whole = blocks.in_layer(Layer(1, 3)).select(q, k, impl="torch")
+    part = blocks.in_layer(layer).select(half(q, rank), half(k, rank), impl="torch")
+    assert whole is not None
+    assert part is not None
+    assert torch.equal(part.mask(), half(whole.mask(), rank, 0))
+    tokens = RandomEvict(capacity=100)
+    kept = tokens.keep(q, k, impl="torch").positions
+    assert torch.equal(tokens.in_layer(layer).keep(half(q, rank), half(k, rank), impl="torch").positions,
+                       half(kept, rank, 0))  # fmt: skip
+    rows = k.transpose(0, 1)[None]
+    lengths = torch.tensor([300], dtype=torch.int32)
+    alone, shared = PagedCache.contiguous(rows, rows, lengths), PagedCache.contiguous(*[half(rows, rank)] * 2, lengths)
+    for method in (RandomDecode(token_budget=64, page=16), VAttention(token_budget=64)):
+        pages = method.select(q[-1:], replace(alone, layer=Layer(1, 3)), None, impl="torch").mask(300)
+        own = method.select(half(q[-1:], rank), replace(shared, layer=layer), None, impl="torch").mask(300)
+        assert torch.equal(own, half(pages, rank))
 
 
 def test_random_pages_depend_on_the_step_and_not_on_the_batch() -> None:

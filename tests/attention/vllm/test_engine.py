@@ -298,6 +298,8 @@ def test_tensor_parallel_ranks_give_what_one_gives(demo: Path, prompts: dict[str
     made = {"folder": str(tmp_path / "model"), "kind": "LlamaForCausalLM", "config": "LlamaConfig",
             "settings": SMALL | {"num_hidden_layers": 2}, "tokenizer": str(demo)}  # fmt: skip
     runs = {"run": {"prompts": [prompts["short 6"], prompts["short 12"]], "tokens": 6}}
+    # Ranks draw as one would for their heads.
+    runs["random"] = runs["run"] | {"attention": of("random_prefill+random_decode", 0.5)}
     given = {"attention": of("block_sparse+quest", 0.5), "runs": runs}
     engines = {
         f"{ranks}": given | {"options": OPTIONS | {"model": made["folder"], "tensor_parallel_size": ranks}}
@@ -305,7 +307,8 @@ def test_tensor_parallel_ranks_give_what_one_gives(demo: Path, prompts: dict[str
     }
     # The cores of each rank; vLLM would want a memory node for each.
     done = run(tmp_path, {"models": [made], "engines": engines}, VLLM_CPU_OMP_THREADS_BIND="0|1")
-    for alone, shared in zip(done["1"]["run"]["answers"], done["2"]["run"]["answers"], strict=True):
+    one, two = ([answer for name in runs for answer in done[ranks][name]["answers"]] for ranks in ("1", "2"))
+    for alone, shared in zip(one, two, strict=True):
         assert gap(alone, shared) <= 0.05
         assert len(shared["ran"]) == 2
         for phase, heads in (("prefill", 4), ("decode", 2)):
