@@ -113,7 +113,7 @@ def calibrated(path: str, method: str, version: int, model: str, revision: str |
 
 
 @functools.lru_cache(maxsize=16)
-def say_uncalibrated(method: str, instead: str) -> None:
+def warn_uncalibrated(method: str, instead: str) -> None:
     """Log once that a method runs without a calibration, and what is used instead."""
     _LOG.warning("%s: not calibrated; %s (sparse-tasks attention calibrate makes a calibration)", method, instead)
 

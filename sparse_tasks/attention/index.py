@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.gather import TILE, gather_rows
 from sparse_tasks.attention.interactions import causal_count, ceil_div
-from sparse_tasks.attention.once import made_once
+from sparse_tasks.attention.once import cached_result
 from sparse_tasks.attention.patterns import Blocks, Columns, EveryQuery, Pattern, block_interactions
 from sparse_tasks.core.errors import UsageError
 
@@ -225,7 +225,7 @@ class LineIndex:
         return sum(x.numel() * x.element_size() for x in held if x is not None)
 
 
-@made_once
+@cached_result
 def band_interactions(device: torch.device, n_q: int, n_k: int, block_q: int, unit: int) -> Tensor:
     """int64 ``[bands]``: causal interactions of all queries in each band of a ``LineIndex``."""
     per_row = block_q // unit

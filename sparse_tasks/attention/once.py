@@ -23,7 +23,7 @@ SMALL: Final = 1 << 16
 """Entries of a table of blocks that is worth keeping: of 4 bytes each, 256 KB."""
 
 
-def made_once(make: Callable[[torch.device, *Ts], T]) -> Callable[[torch.device, *Ts], T]:
+def cached_result(make: Callable[[torch.device, *Ts], T]) -> Callable[[torch.device, *Ts], T]:
     """Cache the last ``ENTRIES`` results of a function of a device and numbers; callers must not modify them.
 
     Results are cached per stream, since other streams would not wait for them, and are never inference tensors.
@@ -59,14 +59,14 @@ def _numbers_on(device: torch.device, rows: tuple[tuple[int, ...], ...]) -> Tens
         return torch.tensor(rows, dtype=torch.int32, device=device)
 
 
-def made_once_if_small(
+def cached_small_result(
     make: Callable[[torch.device, int, int, int, *Ts], T],
 ) -> Callable[[torch.device, int, int, int, *Ts], T]:
-    """``made_once`` if a table of the blocks of the last ``n_q`` of ``n_k`` positions is small enough to keep.
+    """``cached_result`` if a table of the blocks of the last ``n_q`` of ``n_k`` positions is small enough to keep.
 
     The function takes a device, ``n_q``, ``n_k``, the positions in a block, and further numbers.
     """
-    kept = made_once(make)
+    kept = cached_result(make)
 
     def shared(device: torch.device, n_q: int, n_k: int, block: int, *numbers: *Ts) -> T:
         cells = (ceil_div(n_k, block) - (n_k - n_q) // block) * ceil_div(n_k, block)

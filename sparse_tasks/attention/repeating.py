@@ -66,9 +66,10 @@ def repeating(model: Any, run: SparseRun, method: RepeatMethod) -> Iterator[None
 def _choose(model: Any, run: SparseRun, method: RepeatMethod, ids: Tensor, row: int) -> None:
     """Let a model read and repeat ``[1, n]`` ids, and record what to keep of them."""
     text, n = model.config.get_text_config(), ids.shape[1]
-    told = [_instruction(method, chunk, text) for chunk in (range(n), range(n, n + 1))]  # the first, a later one
+    # The first and a later one.
+    instructions = [_instruction(method, chunk, text) for chunk in (range(n), range(n, n + 1))]
     room = getattr(text, "max_position_embeddings", None)
-    most = n if room is None else room - n - max(sum(map(len, parts)) for parts in told)
+    most = n if room is None else room - n - max(sum(map(len, parts)) for parts in instructions)
     if most < 1:
         raise UsageError("attention", method.name, f"has the model repeat {n:,} tokens after the prompt, but the "
                          f"model's {room:,} positions leave no room; use shorter prompts")  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.once import made_once
+from sparse_tasks.attention.once import cached_result
 from sparse_tasks.core.errors import UsageError
 
 MODELS: Final = (
@@ -104,6 +104,6 @@ class Rotary:
         return torch.cat([one * cos - other * sin, other * cos + one * sin, rest], dim=-1)
 
 
-@made_once
+@cached_result
 def _tensor(device: torch.device, numbers: tuple[float, ...]) -> Tensor:
     return torch.tensor(numbers, device=device)

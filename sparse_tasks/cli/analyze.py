@@ -67,7 +67,7 @@ def analyze(
                 write_whole(output / f"{name}.csv", table.to_csv(index=False).encode())
     if format is Format.json:
         print_json(
-            ({"partial": told} if (told := analysis.runs.partial()) else {})
+            ({"partial": incomplete} if (incomplete := analysis.runs.partial()) else {})
             | {"unable": analysis.runs.inability()}
             | {
                 name: {

@@ -79,8 +79,8 @@ def calibrate(
             calibration = measure(request, bar)
     calibration.save(output)
     if format is Format.json:
-        told = {name: getattr(calibration, name) for name in ("method", "version", "model", "source")}
-        print_json({**told, "file": str(output)})
+        described = {name: getattr(calibration, name) for name in ("method", "version", "model", "source")}
+        print_json({**described, "file": str(output)})
         return
     name = calibration.method
     print(f"{name}, version {calibration.version}, of the model {calibration.model[:12]}: {calibration.source}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparse_tasks.cli.output import Format, PartialOption, frameless, print_json, print_table
-from sparse_tasks.cli.running import attention_of, prompts, tell_unable
+from sparse_tasks.cli.running import attention_of, print_unable, prompts
 from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def compare(
         return
     _print(comparison, [(folder, read_settings(folder)) for folder in (run_a, run_b)], bool(repeat), ladder)
     if ladder:
-        _tell_where(comparison)
+        _print_losses(comparison)
 
 
 def _print_ladders(run: Path, found: list[Ladder], level: float, format: Format) -> None:
@@ -105,14 +105,14 @@ def _print_ladders(run: Path, found: list[Ladder], level: float, format: Format)
     print("all: both at once.")
     print("unparsed: samples with an answer that cannot be read; such a loss is form.")
     print("p: paired permutation test, Holm-corrected over the steps of a length.")
-    tell_unable([(one.length, one.task) for one in found if one.unable], len(found))
+    print_unable([(one.length, one.task) for one in found if one.unable], len(found))
 
 
 def _words(rung: str) -> str:
     return rung.replace("_", " ")
 
 
-def _tell_where(comparison: Comparison) -> None:
+def _print_losses(comparison: Comparison) -> None:
     """Print the rungs of each ladder in which run b loses."""
     from sparse_tasks.core.length import label
     from sparse_tasks.evaluators.ladder import lost_in, split
@@ -142,13 +142,13 @@ def _tables(rows: list[ComparedTask], ladder: bool) -> dict[tuple[int, str], lis
 
 def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeated: bool, ladder: bool) -> None:
     from sparse_tasks.core.length import label
-    from sparse_tasks.evaluators.runs import told_missing
+    from sparse_tasks.evaluators.runs import describe_missing
 
     lacking = (comparison.missing_a, comparison.missing_b)
     for name, (path, run), missing in zip("AB", runs, lacking, strict=True):
         print(f"{name}: {path} ({run.model.name}, attention {attention_of(run)}{prompts(run)})")
         if missing:
-            print(f"   PARTIAL: {told_missing(name, missing, run.dataset.samples)}.")
+            print(f"   PARTIAL: {describe_missing(name, missing, run.dataset.samples)}.")
     difference = "format" if comparison.format_share is True else "B - A"
     for (length, task), rows in _tables(comparison.rows, ladder).items():
         interval = f"{comparison.level:.0%} interval"
@@ -170,13 +170,13 @@ def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeate
     if comparison.format_share is True:
         print("format: B - A. B is A with begun answers, so this is what A loses by its form.")
     if repeated:
-        _tell_serving(comparison)
+        _print_serving(comparison)
     of = "level" if ladder else "task"
     print(f"p: paired permutation test, Holm-corrected over the {of}s of a length;")
     print(f"   intervals are for each {of} alone.")
     print("least: the smallest difference that so many pairs would detect in 4 of 5 runs;")
     print("   - if none.")
-    tell_unable([(row.length, row.task) for row in comparison.rows if row.unable], len(comparison.rows))
+    print_unable([(row.length, row.task) for row in comparison.rows if row.unable], len(comparison.rows))
 
 
 def _means(row: ComparedTask | ComparedAverage) -> list[str]:
@@ -188,7 +188,7 @@ def _difference(row: ComparedTask | ComparedAverage) -> list[str]:
     return [PLAIN.signed(row.difference), PLAIN.interval(row.interval.low, row.interval.high, sign=True), *serving]
 
 
-def _tell_serving(comparison: Comparison) -> None:
+def _print_serving(comparison: Comparison) -> None:
     """Print which differences the serving stack alone could explain."""
     from textwrap import fill
 

@@ -28,10 +28,10 @@ from sparse_tasks.cli.running import (
     Tasks,
     attentions,
     engine_arguments,
+    print_result,
+    print_sweep,
     result_json,
     sweep_json,
-    tell_result,
-    tell_sweep,
 )
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def evaluate(
     several = len(pairs) > 1
     if len(chosen) > 1:
         swept = sweeps(requests, chosen, lambda path, one: RunBar(f"{path.name} {one.label}" if several else one.label))
-        _tell(swept, tell_sweep, sweep_json, format)
+        _print_all(swept, print_sweep, sweep_json, format)
         return
     results: dict[Path, Result] = {}
     answered: dict[Path, int] = {}
@@ -232,13 +232,13 @@ def evaluate(
                 answered[folder] = len(run.finished())
             else:
                 results[folder] = score_run(run, request.dataset)
-        _tell(results, tell_result, result_json, format)
-        _tell(answered, _tell_answered, _answered_json, format)
+        _print_all(results, print_result, result_json, format)
+        _print_all(answered, _print_answered, _answered_json, format)
 
 
-def _tell(
+def _print_all(
     done: Mapping[Path, Done],
-    tell: Callable[[Done, Path, Format], None],
+    print_one: Callable[[Done, Path, Format], None],
     as_json: Callable[[Done, Path], JsonObject],
     format: Format,
 ) -> None:
@@ -249,10 +249,10 @@ def _tell(
     for number, (folder, one) in enumerate(done.items()):
         if number:
             print()
-        tell(one, folder, format)
+        print_one(one, folder, format)
 
 
-def _tell_answered(count: int, folder: Path, format: Format) -> None:
+def _print_answered(count: int, folder: Path, format: Format) -> None:
     if format is Format.json:
         print_json(_answered_json(count, folder))
     else:

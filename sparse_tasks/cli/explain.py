@@ -24,8 +24,8 @@ from sparse_tasks.cli.running import (
     Tasks,
     attentions,
     engine_arguments,
+    print_unable,
     prompts,
-    tell_unable,
 )
 from sparse_tasks.core.format import PLAIN
 
@@ -136,7 +136,7 @@ def _print(explanation: Explanation, folder: Path) -> None:
     print("Parts add up to the total; intervals do not.")
     if "numerics" not in explanation.parts:
         print("numerics: not measured (kernels need a GPU); the method ran in plain torch.")
-    tell_unable([(row.length, row.task) for row in total.rows if row.unable], len(total.rows))
+    print_unable([(row.length, row.task) for row in total.rows if row.unable], len(total.rows))
     print(f"runs: {folder}{os.sep}*")
 
 

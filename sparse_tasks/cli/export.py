@@ -75,13 +75,13 @@ def _export_run(export_run: Export, run: Path, folder: Path, partial: bool) -> N
     from sparse_tasks.core.files import write_whole
     from sparse_tasks.evaluators.records import Prediction, ScoredSample
     from sparse_tasks.evaluators.results import read_scored
-    from sparse_tasks.evaluators.runs import read_predictions, told_missing
+    from sparse_tasks.evaluators.runs import describe_missing, read_predictions
 
     read = read_scored(run, partial=partial)
     rows = [ScoredSample(**row) for row in read.scores.to_pylist()]
     files = export_run(read.settings, read.result, rows, read_predictions(run, Prediction).values())
     if read.result.missing:
-        warn(f"PARTIAL: {told_missing(run, read.result.missing, read.settings.dataset.samples)}.")
+        warn(f"PARTIAL: {describe_missing(run, read.result.missing, read.settings.dataset.samples)}.")
     for name, content in files.items():
         write_whole(folder / name, content)
         print(folder / name)

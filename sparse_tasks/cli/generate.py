@@ -209,14 +209,14 @@ def generate(
 
             with connected(on, PACKAGES) as cluster:
                 n_workers = cluster.cpus
-        _tell_plan(request, loaded, folder, n_workers, encoder, format)
+        _print_plan(request, loaded, folder, n_workers, encoder, format)
         return
     began = time.monotonic()
     with Progress("generating") as bar:
         manifest = generate_folder(
             request, loaded, folder, n_workers, overwrite, bar.started, bar.made, encoder, warn, on
         )
-    _tell_result(manifest, folder, time.monotonic() - began, bar.tokens, format)
+    _print_result(manifest, folder, time.monotonic() - began, bar.tokens, format)
 
 
 def _source(tokenizer: str) -> str:
@@ -271,7 +271,7 @@ class Progress(Bar):
         self.advance(samples, work=samples * shard.length, tokens=tokens, description=now)
 
 
-def _tell_plan(
+def _print_plan(
     request: Request, tokenizer: PromptTokenizer, folder: str, workers: int, encoder: str, format: Format
 ) -> None:
     from sparse_tasks.generators.encoding import choose
@@ -303,7 +303,7 @@ def _tell_plan(
     )
 
 
-def _tell_result(manifest: Manifest, folder: str, seconds: float, made: int, format: Format) -> None:
+def _print_result(manifest: Manifest, folder: str, seconds: float, made: int, format: Format) -> None:
     from sparse_tasks.core.length import label
 
     rows: list[dict[str, Any]] = []

@@ -123,7 +123,7 @@ def inspect(
 def _print(found: Inspected) -> None:
     table = frameless("layer", ("sparsity", "recall", "worst", "head", "error", "worst", "head"))
     for number, sparsity, recall, error in zip(found.layers, found.sparsity, found.recall, found.error, strict=True):
-        table.add_row(str(number), PLAIN.number(sparsity), *_told(recall, min(recall)), *_told(error, max(error)))
+        table.add_row(str(number), PLAIN.number(sparsity), *_cells(recall, min(recall)), *_cells(error, max(error)))
     recall, error = ([_mean(row) for row in rows] for rows in (found.recall, found.error))
     means = [PLAIN.number(_mean(values)) for values in (found.sparsity, recall, error)]
     table.add_section()
@@ -132,7 +132,7 @@ def _print(found: Inspected) -> None:
     print_table(table)
 
 
-def _told(heads: list[float], worst: float) -> list[str]:
+def _cells(heads: list[float], worst: float) -> list[str]:
     return [PLAIN.number(_mean(heads)), PLAIN.number(worst), str(heads.index(worst))]
 
 

@@ -80,9 +80,9 @@ def _print(tasks: list[dict[str, Any]], presets: dict[str, Any], tokenizers: dic
         for p in task["parameters"]:
             meaning = (p["name"], str(p["default"]), p["range"], p["help"])
             owners.setdefault((TASKS.get(task["name"]).group(), *meaning), []).append(task["name"])
-    for (group, name, *told), names in owners.items():
+    for (group, name, *columns), names in owners.items():
         whole = len(names) > 1 and len(names) == sum(task.group() == group for task in TASKS)
-        table.add_row("\n".join(f"{owner}.{name}" for owner in ([group] if whole else names)), *told)
+        table.add_row("\n".join(f"{owner}.{name}" for owner in ([group] if whole else names)), *columns)
     print_table(table)
     print()
     glossary("Presets (--preset)", {name: preset["summary"] for name, preset in presets.items()})

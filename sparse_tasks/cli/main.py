@@ -53,8 +53,8 @@ class _Command(TyperCommand):
             if ended not in ABORTS:
                 os._exit(ended if ended >= 0 else 128 - ended)  # the child has printed everything
             what, remedy = out_of_memory()
-            told = f"{what}: a library broke off ({signal.Signals(-ended).name}); {remedy}"
-            raise SparseTasksError(f"{told}; finished files and answers are kept; resume with: {_command()}")
+            message = f"{what}: a library broke off ({signal.Signals(-ended).name}); {remedy}"
+            raise SparseTasksError(f"{message}; finished files and answers are kept; resume with: {_command()}")
         return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> list[Any]:

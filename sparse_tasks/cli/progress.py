@@ -64,7 +64,7 @@ class Bar:
             work: Length of the bar; None for ``samples``.
         """
         self._began, self.tokens, self._done, self._samples = time.monotonic(), 0, 0, samples
-        self._told, self._stage = self._began, description
+        self._printed, self._stage = self._began, description
         self._total, self._work = samples if work is None else work, 0.0
         self._from: tuple[float, float] | None = None
         self._progress.reset(self._task, description=description, total=self._total, count="", rate="")
@@ -94,24 +94,24 @@ class Bar:
             description=description,
         )
         pause = min(_LONGEST, max(_SHORTEST, (now - self._began) / 5))
-        if not self.console.is_terminal and now - self._told >= pause:
-            self._told = now
-            self._tell(count, rate)
+        if not self.console.is_terminal and now - self._printed >= pause:
+            self._printed = now
+            self._print_line(count, rate)
 
-    def _tell(self, count: str, rate: str) -> None:
+    def _print_line(self, count: str, rate: str) -> None:
         """Print a line."""
         parts = [count, rate]
         if self._total and self._work:
             parts = [f"{count} ({self._work / self._total:.0%})", rate]
             # The time to the first line is mostly start-up, and does not predict the rest.
             if self._from is None:
-                self._from = self._told, self._work
+                self._from = self._printed, self._work
             else:
                 began, before = self._from
-                left = (self._told - began) * (self._total - self._work) / (self._work - before)
+                left = (self._printed - began) * (self._total - self._work) / (self._work - before)
                 parts.append(f"{duration(left)} left")
-        told = ", ".join(part for part in parts if part)
-        self.console.print(f"{self._name}{self._stage}: {told}", soft_wrap=True, markup=False)
+        line = ", ".join(part for part in parts if part)
+        self.console.print(f"{self._name}{self._stage}: {line}", soft_wrap=True, markup=False)
 
 
 def duration(seconds: float) -> str:

@@ -193,7 +193,7 @@ def result_json(result: Result, folder: Path) -> JsonObject:
     return {"run": str(folder), **to_builtins(result)}
 
 
-def tell_result(result: Result, folder: Path, format: Format) -> None:
+def print_result(result: Result, folder: Path, format: Format) -> None:
     """Print the scores of a run."""
     from sparse_tasks.core.length import label
     from sparse_tasks.evaluators.ability import unable
@@ -220,19 +220,19 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
     for average in result.averages:
         if measured := _measured([config for config in result.configs if config.length == average.length]):
             print(f"measured sparsity at {label(average.length)}: {measured}")
-    _tell_thinking(result)
-    _tell_turns(result)
+    _print_thinking(result)
+    _print_turns(result)
     if any(config.fallback for config in result.configs):
         print("Some answers were read from an unclosed <answer> or a \\boxed{}; result.json says how many (fallback).")
     if rules := sorted({name for config in result.configs for name in config.read_by or () if name in RULES}):
         print(f"Some answers were read by rules ({', '.join(rules)}); result.json says how many (read_by).")
     if any(config.ambiguous for config in result.configs):
         print("Some answers can be read in two ways and are unparsed; result.json says how many (ambiguous).")
-    tell_unable(failed, len(result.configs))
+    print_unable(failed, len(result.configs))
     print(f"run: {folder}")
 
 
-def _tell_thinking(result: Result) -> None:
+def _print_thinking(result: Result) -> None:
     """Print mean tokens of thought and of answers, and the share cut off in thought, where the model thought."""
     from sparse_tasks.core.length import label
 
@@ -245,7 +245,7 @@ def _tell_thinking(result: Result) -> None:
     print_table(table)
 
 
-def _tell_turns(result: Result) -> None:
+def _print_turns(result: Result) -> None:
     """Print the score of each question, and whether later ones score less, where samples ask several."""
     from sparse_tasks.core.length import label
 
@@ -258,10 +258,10 @@ def _tell_turns(result: Result) -> None:
         print(f"\n{config.task} at {label(config.length)}, by question")
         print_table(table)
         if later := config.later:
-            print(_told_later(later))
+            print(_describe_later(later))
 
 
-def _told_later(later: Later) -> str:
+def _describe_later(later: Later) -> str:
     """Whether later questions score less, with the evidence."""
     more = "less" if later.difference < 0 else "more"
     found = f"Later questions score {more}" if later.p_value < 0.05 else "No sign that later questions score less"
@@ -270,14 +270,14 @@ def _told_later(later: Later) -> str:
     return f"{found}: later half minus earlier half {difference} {limits}, p {PLAIN.p_value(later.p_value)}."
 
 
-def tell_unable(failed: Collection[Place], of: int) -> None:
+def print_unable(failed: Collection[Place], of: int) -> None:
     """Print what the model cannot do, and the consequence."""
     from textwrap import fill
 
-    from sparse_tasks.evaluators.ability import told
+    from sparse_tasks.evaluators.ability import describe_unable
 
     if failed:
-        print("\n" + fill(told(failed, of), 80, subsequent_indent="   ", break_on_hyphens=False))
+        print("\n" + fill(describe_unable(failed, of), 80, subsequent_indent="   ", break_on_hyphens=False))
 
 
 def _score(row: ConfigResult | AverageResult | TurnResult) -> list[str]:
@@ -287,8 +287,8 @@ def _score(row: ConfigResult | AverageResult | TurnResult) -> list[str]:
 def attention_of(result: Result | RunSettings) -> str:
     """The method that computed attention, with its target sparsity."""
     method, sparsity = result.attention.method, result.attention.sparsity
-    told = method if method == "dense" or sparsity is None else f"{method} at sparsity {sparsity:g}"
-    return f"{told} (nominal)" if result.attention.nominal else told
+    name = method if method == "dense" or sparsity is None else f"{method} at sparsity {sparsity:g}"
+    return f"{name} (nominal)" if result.attention.nominal else name
 
 
 def prompts(result: Result | RunSettings) -> str:
@@ -325,7 +325,7 @@ def sweep_json(swept: list[Swept], folder: Path) -> JsonObject:
     return {"sweep": str(folder), "runs": runs}
 
 
-def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
+def print_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
     """Print the scores of a sweep, and the difference of each run from dense attention."""
     from sparse_tasks.core.length import label
     from sparse_tasks.evaluators.ability import unable
@@ -361,5 +361,5 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
         print(f"\nlength {label(length)}, {what}, {scored.n:,} samples")
         print_table(table)
     print("\nprefill, decode: measured sparsity; score: mean of the tasks; vs dense: paired difference, as in compare")
-    tell_unable(failed, len(first.configs))
+    print_unable(failed, len(first.configs))
     print(f"runs: {folder}{os.sep}*")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sparse_tasks.cli.output import Format
-from sparse_tasks.cli.running import FormatOption, tell_result
+from sparse_tasks.cli.running import FormatOption, print_result
 
 
 def score(
@@ -27,4 +27,4 @@ def score(
     if not os.path.isfile(run / SETTINGS):  # Path.is_file raises for a path that is too long
         raise UsageError("run", str(run), f"holds no {SETTINGS}; name a folder written by evaluate")
     with Run(run) as opened:
-        tell_result(score_run(opened, data), run, format)
+        print_result(score_run(opened, data), run, format)

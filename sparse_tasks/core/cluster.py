@@ -204,9 +204,9 @@ def _checked(address: str, packages: Sequence[str]) -> Cluster:
     cluster = Cluster(address, tuple(node for node in nodes if node.cpus))
     if not cluster.nodes:
         raise UsageError("on", address, "has no node with cores; start one with ray start --address=HOST:6379")
-    look = _look()
-    here = look(list(packages))
-    for node, there in cluster.on_each(look, list(packages)):
+    inventory = _make_inventory()
+    here = inventory(list(packages))
+    for node, there in cluster.on_each(inventory, list(packages)):
         if other := _difference(here, there):
             remedy = f"has a node ({node.address}) with {other}; install the same on all"
             raise UsageError("on", address, remedy)
@@ -220,13 +220,13 @@ def _difference(here: Mapping[str, str], there: Mapping[str, str]) -> str:
     return ""
 
 
-def _look() -> Callable[[Sequence[str]], dict[str, str]]:
+def _make_inventory() -> Callable[[Sequence[str]], dict[str, str]]:
     """Make a function that returns the versions of packages and a hash of this package's files.
 
     It is pickled by value, since it must run on nodes that lack this package.
     """
 
-    def look(packages: Sequence[str]) -> dict[str, str]:
+    def inventory(packages: Sequence[str]) -> dict[str, str]:
         import hashlib
         from importlib.metadata import PackageNotFoundError, version
         from importlib.util import find_spec
@@ -248,4 +248,4 @@ def _look() -> Callable[[Sequence[str]], dict[str, str]]:
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
         return found | {"sparse-tasks": f"{installed('sparse-tasks')} (files {digest.hexdigest()[:8]})"}
 
-    return look
+    return inventory

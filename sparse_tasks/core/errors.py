@@ -66,8 +66,8 @@ def keeping(folder: object, what: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if told := what():
-            note_kept(error, folder, told)
+        if note := what():
+            note_kept(error, folder, note)
         raise
 
 

@@ -45,8 +45,8 @@ def shortage(error: BaseException) -> Shortage | None:
 def _shortage(error: BaseException) -> Shortage | None:
     number = error.errno if isinstance(error, OSError) else None
     # Other messages may quote anything.
-    told = isinstance(error, RuntimeError | ImportError) or type(error).__module__.startswith("pyarrow")
-    text = str(error) if told else ""
+    described = isinstance(error, RuntimeError | ImportError) or type(error).__module__.startswith("pyarrow")
+    text = str(error) if described else ""
     if isinstance(error, MemoryError) or number == errno.ENOMEM or _MEMORY.search(text):
         return out_of_memory()
     if number in (errno.EMFILE, errno.ENFILE):

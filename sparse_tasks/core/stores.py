@@ -84,14 +84,14 @@ class Folder(Store):
         return hold(self._path)
 
     def names(self) -> list[str]:
-        with _told(self.name, "read"):
+        with _reporting(self.name, "read"):
             return sorted(path.name for path in self._path.iterdir()) if self._path.exists() else []
 
     def has(self, path: str) -> bool:
         return (self._path / path).exists()
 
     def open(self, path: str) -> IO[bytes]:
-        with _told(str(self._path / path), "read"):
+        with _reporting(str(self._path / path), "read"):
             return (self._path / path).open("rb")
 
     def write(self, path: str, content: bytes) -> None:
@@ -99,14 +99,14 @@ class Folder(Store):
 
     def delete(self, path: str) -> None:
         file = self._path / path
-        with _told(str(file), "write"):
+        with _reporting(str(file), "write"):
             file.unlink(missing_ok=True)
         if file.parent != self._path:
             with suppress(OSError):
                 file.parent.rmdir()
 
     def clean(self) -> None:
-        with _told(self.name, "write"):
+        with _reporting(self.name, "write"):
             remove_leftovers(self._path)
 
 
@@ -129,7 +129,7 @@ class Remote(Store):
         return nullcontext()
 
     def names(self) -> list[str]:
-        with _told(self.name, "read"):
+        with _reporting(self.name, "read"):
             try:
                 found = self._files.ls(self._root, detail=False)
             except (FileNotFoundError, NotADirectoryError):
@@ -137,20 +137,20 @@ class Remote(Store):
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
     def has(self, path: str) -> bool:
-        with _told(self._shown(path), "read"):
+        with _reporting(self._shown(path), "read"):
             return bool(self._files.exists(self._at(path)))
 
     def open(self, path: str) -> IO[bytes]:
-        with _told(self._shown(path), "read"):
+        with _reporting(self._shown(path), "read"):
             file: IO[bytes] = self._files.open(self._at(path), "rb")
             return file
 
     def write(self, path: str, content: bytes) -> None:
-        with _told(self._shown(path), "write"):
+        with _reporting(self._shown(path), "write"):
             self._files.pipe_file(self._at(path), content)
 
     def delete(self, path: str) -> None:
-        with _told(self._shown(path), "write"), suppress(FileNotFoundError):
+        with _reporting(self._shown(path), "write"), suppress(FileNotFoundError):
             self._files.rm_file(self._at(path))
 
     def clean(self) -> None:
@@ -166,7 +166,7 @@ class Remote(Store):
 
 
 @contextmanager
-def _told(what: str, how: str) -> Iterator[None]:
+def _reporting(what: str, how: str) -> Iterator[None]:
     """Turn a library's errors into ``OutputError``; a missing file stays ``FileNotFoundError``."""
     try:
         yield

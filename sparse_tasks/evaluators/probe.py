@@ -17,7 +17,7 @@ from typing import Final
 from sparse_tasks.core.errors import UsageError, install
 from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.tokenizers.loading import cache_folder
-from sparse_tasks.evaluators.demo import demo_model, made_once
+from sparse_tasks.evaluators.demo import cached_folder, demo_model
 
 _PACKAGE: Final = "sparse_tasks_probe"
 _POSITIONS: Final = 9728
@@ -41,7 +41,7 @@ def probe_model(name: str) -> Path:
     base = demo_model()
     version = sha256_of(factors)[:8] + sha256_of(base / "config.json")[:8]
     made = cache_folder() / "models" / f"sparse-tasks-{name}-{version}"
-    return made_once(made, lambda: _make(name, base, factors, made))
+    return cached_folder(made, lambda: _make(name, base, factors, made))
 
 
 def _make(model: str, base: Path, factors: Path, target: Path) -> None:

@@ -253,7 +253,7 @@ class Run:
         return places
 
 
-def told_missing(name: object, missing: int, of: int) -> str:
+def describe_missing(name: object, missing: int, of: int) -> str:
     """What an incomplete run lacks, in words."""
     return f"{name}: {missing:,} of {of:,} predictions are missing"
 
@@ -263,7 +263,7 @@ def incomplete(folder: Path, missing: int, of: int, settings: RunSettings | None
     command = "evaluate() with the same arguments"
     if settings is not None and settings.command_line:
         command = shlex.join(["sparse-tasks", *_command(folder, settings)])
-    return f"{told_missing(folder, missing, of)}; complete the run: {command}"
+    return f"{describe_missing(folder, missing, of)}; complete the run: {command}"
 
 
 def _command(folder: Path, settings: RunSettings) -> list[str]:

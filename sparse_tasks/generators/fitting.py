@@ -235,10 +235,10 @@ def _assemble(draft: Draft, layout: Layout, tokens: int) -> Fitted:
     before = layout.before(draft)
     intro = layout.intro(draft)
     # Few passages have followers.
-    told = [passage.text + "".join(passage.followers) if passage.followers else passage.text for passage in draft.body]
-    ends = accumulate(map(len, told), initial=len(before) + len(intro))
+    texts = [passage.text + "".join(passage.followers) if passage.followers else passage.text for passage in draft.body]
+    ends = accumulate(map(len, texts), initial=len(before) + len(intro))
     starts = dict(zip(map(id, draft.body), ends, strict=False))
-    context = intro + "".join(told)
+    context = intro + "".join(texts)
 
     def found(marks: list[Mark]) -> list[Evidence]:
         evidence = [

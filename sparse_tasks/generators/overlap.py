@@ -48,14 +48,14 @@ def overlap(*choices: str) -> Any:
 
 def shared(question: str, evidence: Iterable[str], words: Words) -> float:
     """The share of a question's content words that its evidence contains in any form, in [0, 1]."""
-    asked, told = content(question, words), content(" ".join(evidence), words)
-    return round(len(asked & told) / max(1, len(asked)), 4)
+    of_question, of_evidence = content(question, words), content(" ".join(evidence), words)
+    return round(len(of_question & of_evidence) / max(1, len(of_question)), 4)
 
 
 def content(text: str, words: Words) -> frozenset[str]:
     """Stems of a text's content words, without accents."""
-    told = re.findall(_WORD if words.blank else _CHARACTER, re.sub(r"['’]s\b", "", text.casefold()))
-    return frozenset(_plain(_stem(word, words.endings)) for word in told if word not in words.function)
+    found = re.findall(_WORD if words.blank else _CHARACTER, re.sub(r"['’]s\b", "", text.casefold()))
+    return frozenset(_plain(_stem(word, words.endings)) for word in found if word not in words.function)
 
 
 def refuse(name: str, level: str, what: str) -> UsageError:

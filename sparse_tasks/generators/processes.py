@@ -156,17 +156,17 @@ def _begin(
 
 
 def _send(channel: Connection, process: SpawnProcess, message: tuple[object, ...]) -> None:
-    with _deaths_told(process):
+    with _reporting_death(process):
         channel.send(message)
 
 
 def _receive(channel: Connection, process: SpawnProcess) -> Any:
-    with _deaths_told(process):
+    with _reporting_death(process):
         return channel.recv()
 
 
 @contextmanager
-def _deaths_told(process: SpawnProcess) -> Iterator[None]:
+def _reporting_death(process: SpawnProcess) -> Iterator[None]:
     try:
         yield
     except (EOFError, OSError) as error:

@@ -16,7 +16,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.attention.calibration import Calibration, calibrated, fingerprint, say_uncalibrated
+from sparse_tasks.attention.calibration import Calibration, calibrated, fingerprint, warn_uncalibrated
 from sparse_tasks.attention.huggingface import attended_by, check_config, sparse_attention
 from sparse_tasks.attention.measuring import Measuring
 from sparse_tasks.attention.method import METHODS
@@ -77,7 +77,7 @@ def test_layers_that_differ_in_query_heads_are_refused_at_the_first_prompt(name:
 
 
 def test_duo_attention_warns_that_heads_count_as_equal_without_a_calibration(caplog: pytest.LogCaptureFixture) -> None:
-    say_uncalibrated.cache_clear()  # other tests may have logged it
+    warn_uncalibrated.cache_clear()  # other tests may have logged it
     for method in Attention.parse("duo_attention").methods:
         method.in_model(None)
     (said,) = (record.getMessage() for record in caplog.records)  # once for both phases
@@ -91,7 +91,7 @@ def test_a_calibration_is_used_by_its_model_and_logged(
 ) -> None:
     path = tmp_path / "c.safetensors"
     measure(name, folder, path)
-    say_uncalibrated.cache_clear()  # other tests may have had it said
+    warn_uncalibrated.cache_clear()  # other tests may have had it said
     model, ids = loaded(folder), torch.randint(64, (1, 400), generator=torch.Generator().manual_seed(3))
     values, methods = {"recent": 8, "block": 16}, Attention.parse(name).methods
     short = {f"{m.name}.{field}": values[field] for m in methods for field in values.keys() & m.settings().keys()}

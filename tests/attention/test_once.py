@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels.block_sparse import dense_index
 from sparse_tasks.attention.method import METHODS, PrefillMethod
-from sparse_tasks.attention.once import ENTRIES, made_once, numbers_on
+from sparse_tasks.attention.once import ENTRIES, cached_result, numbers_on
 from sparse_tasks.attention.prefill import select_stretches
 from tests.attention.methods.naive import make_sequence
 
@@ -55,7 +55,7 @@ def test_small_dense_indices_are_cached() -> None:
 def test_the_cache_is_bounded_and_has_no_inference_tensors() -> None:
     calls = []
 
-    @made_once
+    @cached_result
     def zeros(device: torch.device, size: int) -> Tensor:
         calls.append(size)
         return torch.zeros(size, device=device)

@@ -63,7 +63,7 @@ def ends(started: subprocess.Popen[str]) -> tuple[int, str, str]:
     return started.returncode, out, err
 
 
-def assert_tells(err: str, how: str, folder: Path, started: subprocess.Popen[str]) -> None:
+def assert_reports(err: str, how: str, folder: Path, started: subprocess.Popen[str]) -> None:
     """One line, which counts what is there and gives the very command."""
     n, command = files(folder), shlex.join(["sparse-tasks", *started.args[2:]])  # type: ignore[misc]
     assert err == f"{how}; kept in {folder}: {n:,} of 4,000 files ({n:,} of 4,000 samples); resume with: {command}\n"
@@ -137,7 +137,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(
     os.killpg(started.pid, signal.SIGINT) if whole_group else started.send_signal(signal.SIGINT)
     code, out, err = ends(started)
     assert (code, out) == (130, "")
-    assert_tells(err, "interrupted", folder, started)
+    assert_reports(err, "interrupted", folder, started)
     assert time.monotonic() - began < 10
     left = contents(folder)
     assert not [name for name in left if ".sparse_tasks-" in name or name.endswith(".lock")]
@@ -157,7 +157,7 @@ def test_other_signals_stop_it_as_well(
     os.killpg(started.pid, number) if whole_group else started.send_signal(number)
     code, out, err = ends(started)
     assert (code, out) == (128 + number, "")
-    assert_tells(err, told, folder, started)
+    assert_reports(err, told, folder, started)
     assert not [name for name in contents(folder) if ".sparse_tasks-" in name or name.endswith(".lock")]
 
 

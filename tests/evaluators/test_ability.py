@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sparse_tasks.cli.output import Format
-from sparse_tasks.cli.running import tell_result, tell_sweep
+from sparse_tasks.cli.running import print_result, print_sweep
 from sparse_tasks.core.json import to_json
-from sparse_tasks.evaluators.ability import ABLE, able, said, unable
+from sparse_tasks.evaluators.ability import ABLE, able, describe_places, unable
 from sparse_tasks.evaluators.results import compare_runs, read_result
 from sparse_tasks.evaluators.runs import COMPARISON
 from sparse_tasks.evaluators.sweep import Swept
@@ -42,7 +42,7 @@ def test_a_tenth_is_enough_and_less_is_not(tmp_path: Path) -> None:
 def test_a_model_that_can_in_one_run_can() -> None:
     assert unable({(1024, "a"): 0.05, (1024, "b"): 0.05}, {(1024, "a"): 0.5}) == {(1024, "b")}
     assert unable() == unable({}) == frozenset()
-    assert said(unable({(1024, "b"): 0, (2048, "b"): 0, (2048, "a"): 0})) == "b (1k, 2k), a (2k)"
+    assert describe_places(unable({(1024, "b"): 0, (2048, "b"): 0, (2048, "a"): 0})) == "b (1k, 2k), a (2k)"
 
 
 def test_a_task_that_a_model_cannot_do_is_in_no_average_and_no_correction(sweep: tuple[Path, Path]) -> None:
@@ -77,7 +77,7 @@ def test_the_table_of_a_run_says_what_the_model_cannot_do(
     sweep: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder, easy in zip(sweep, ("1.000", "0.500"), strict=True):
-        tell_result(read_result(folder), folder, Format.human)
+        print_result(read_result(folder), folder, Format.human)
         told = capsys.readouterr().out
         assert f"  {easy}  " in told
         assert " unable 0.000 " in told
@@ -93,7 +93,7 @@ def test_a_sweep_shows_the_mean_of_what_the_model_can_do(
         Swept(dense, results[0].attention, results[0], None),
         Swept(sparse, results[1].attention, results[1], compare_runs(*sweep)),
     ]
-    tell_sweep(runs, dense.parent, Format.human)
+    print_sweep(runs, dense.parent, Format.human)
     told = capsys.readouterr().out
     assert "length 4k, ruler_vt, 20 samples" in told
     assert "0.500    -0.500" in told

@@ -13,7 +13,7 @@ from torch import Tensor
 from sparse_tasks.attention.index import BlockIndex
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_sequence, checked_scale, implementation
-from sparse_tasks.attention.once import made_once
+from sparse_tasks.attention.once import cached_result
 from sparse_tasks.core.errors import UsageError
 
 _CELLS: Final = 1 << 24  # scores of groups in memory at once: 64 MB of fp32, and as much of what comes of them
@@ -86,7 +86,7 @@ def antidiagonal_scores_torch(q: Tensor, k: Tensor, *, block: int, stride: int, 
     return out
 
 
-@made_once
+@cached_result
 def _numbers(
     device: torch.device, n_q: int, n_k: int, block: int, stride: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

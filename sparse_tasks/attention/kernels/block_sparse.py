@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
 from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, checked_scale, prefill_implementation
-from sparse_tasks.attention.once import made_once_if_small
+from sparse_tasks.attention.once import cached_small_result
 from sparse_tasks.attention.reference import masked_attention
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
@@ -68,7 +68,7 @@ def dense_index(device: torch.device, n_q: int, n_k: int) -> BlockIndex:
     return _dense(device, n_q, n_k, _BLOCK)
 
 
-@made_once_if_small
+@cached_small_result
 def _dense(device: torch.device, n_q: int, n_k: int, block: int) -> BlockIndex:
     return BlockIndex.dense(n_q, n_k, block, block, device)
 

@@ -39,11 +39,11 @@ class CalibratedMethod(Method):
     """The calibration, where the method is in a model and has one."""
 
     def in_model(self, text: Any) -> Self:
-        from sparse_tasks.attention.calibration import calibrated, say_uncalibrated, source_of
+        from sparse_tasks.attention.calibration import calibrated, source_of, warn_uncalibrated
 
         here = super().in_model(text)
         if self.calibration is None:
-            say_uncalibrated(self.calibrated_as, self.instead)
+            warn_uncalibrated(self.calibrated_as, self.instead)
             return here
         return here._bound(measured=calibrated(self.calibration, self.calibrated_as, self.version, *source_of(text)))
 

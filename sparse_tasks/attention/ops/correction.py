@@ -7,13 +7,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.once import made_once
+from sparse_tasks.attention.once import cached_result
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 
 _ROWS: Final = 512  # queries per KV head (over its group) in one call of torch's attention
 
 
-@made_once
+@cached_result
 def anchors(device: torch.device, n_q: int, n_k: int, every: int) -> tuple[Tensor, Tensor]:
     """int64 ``[anchors]`` and ``[n_q]``: rows of the anchors, and the anchor of each query; read-only.
 

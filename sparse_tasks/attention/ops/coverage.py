@@ -8,7 +8,7 @@ from torch import Tensor
 from sparse_tasks.attention.index import BlockIndex
 from sparse_tasks.attention.interactions import BLOCK, causal_count, ceil_div
 from sparse_tasks.attention.kernels.selection import select_top
-from sparse_tasks.attention.once import made_once_if_small
+from sparse_tasks.attention.once import cached_small_result
 from sparse_tasks.attention.patterns import block_interactions
 
 
@@ -69,21 +69,21 @@ def blocks_that_hold(
     return BlockIndex(blocks, counts, block_q, block, n_q, n_k)
 
 
-@made_once_if_small
+@cached_small_result
 def always_read(device: torch.device, n_q: int, n_k: int, block: int, first: bool) -> Tensor:
     """Bool ``[rows, columns]``: True on the diagonal, and in the first key block if ``first``; read-only."""
     row, column = _numbers(device, n_q, n_k, block)
     return (column == row) | (column == 0) if first else column == row
 
 
-@made_once_if_small
+@cached_small_result
 def after_diagonal(device: torch.device, n_q: int, n_k: int, block: int) -> Tensor:
     """Bool ``[rows, columns]``: True where a key block comes after the query block; read-only."""
     row, column = _numbers(device, n_q, n_k, block)
     return column > row
 
 
-@made_once_if_small
+@cached_small_result
 def blocks_before(device: torch.device, n_q: int, n_k: int, block: int) -> Tensor:
     """int64 ``[rows, columns]``: blocks from a key block to the query block, 0 after it; read-only."""
     row, column = _numbers(device, n_q, n_k, block)
@@ -96,7 +96,7 @@ def _numbers(device: torch.device, n_q: int, n_k: int, block: int) -> tuple[Tens
     return column[(n_k - n_q) // block :, None], column
 
 
-@made_once_if_small
+@cached_small_result
 def _grid(device: torch.device, n_q: int, n_k: int, block_q: int, block_k: int) -> tuple[Tensor, Tensor, Tensor]:
     """For each query block and key block: interactions, int64; 0, or -inf after the diagonal, fp32; and -inf."""
     row = torch.arange((n_k - n_q) // block_q, ceil_div(n_k, block_q), device=device)[:, None]

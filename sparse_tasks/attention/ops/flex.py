@@ -9,7 +9,7 @@ from sparse_tasks.attention.interactions import BLOCK
 from sparse_tasks.attention.kernels.mass import mass_from
 from sparse_tasks.attention.kernels.pooling import mean_pool
 from sparse_tasks.attention.kernels.window_scores import window_scores
-from sparse_tasks.attention.once import made_once
+from sparse_tasks.attention.once import cached_result
 from sparse_tasks.attention.ops.coverage import after_diagonal, always_read, blocks_before
 from sparse_tasks.attention.ops.means import products_of_means
 
@@ -53,7 +53,7 @@ def _by_block(scores: Tensor) -> Tensor:
     return sums / sums.sum(-1, keepdim=True)
 
 
-@made_once
+@cached_result
 def _first_lines(device: torch.device, heads: int, blocks: int, first: bool) -> Tensor:
     """Bool ``[2, heads, blocks]``: True for the shortest distances, and the first keys if ``first``."""
     found = torch.zeros(2, heads, blocks, dtype=torch.bool, device=device)

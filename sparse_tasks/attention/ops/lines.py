@@ -12,7 +12,7 @@ from sparse_tasks.attention.index import LineIndex
 from sparse_tasks.attention.interactions import causal_count, ceil_div
 from sparse_tasks.attention.kernels.line_counts import LineCounts, line_counts
 from sparse_tasks.attention.kernels.selection import select_top
-from sparse_tasks.attention.once import made_once
+from sparse_tasks.attention.once import cached_result
 
 _TRIED: Final = 48  # numbers of lines tried at once
 
@@ -102,7 +102,7 @@ def lines_for_density(
     return verticals.clamp_min(1), low[0]
 
 
-@made_once
+@cached_result
 def _shares(device: torch.device, n: int) -> tuple[Tensor, Tensor]:
     """Steps of a search for a number from 1 to ``n``, first geometric, then linear between two of these; float64 each.
 

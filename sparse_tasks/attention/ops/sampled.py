@@ -9,11 +9,11 @@ from sparse_tasks.attention.index import LineIndex, band_interactions, queries_o
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.selection import select_top
 from sparse_tasks.attention.kernels.window_scores import sampled_scores
-from sparse_tasks.attention.once import made_once
+from sparse_tasks.attention.once import cached_result
 from sparse_tasks.attention.softmax import Softmax
 
 
-@made_once
+@cached_result
 def _sampled(device: torch.device, n_q: int, n_k: int, stride: int, block_q: int, reach: int) -> tuple[Tensor, Tensor]:
     """int32 ``[n]`` each: positions of every ``stride``-th query, back from the last, and window starts."""
     positions = torch.arange(n_k - n_q + (n_q - 1) % stride, n_k, stride, dtype=torch.int32, device=device)

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from sparse_tasks.attention.index import LineIndex
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.once import made_once
+from sparse_tasks.attention.once import cached_result
 from sparse_tasks.attention.ops.lines import line_index
 
 
-@made_once
+@cached_result
 def window_index(
     device: torch.device, sinks: int, window: int, block_q: int, unit: int, n_q: int, n_k: int, impl: str
 ) -> LineIndex:
@@ -30,7 +30,7 @@ def window_index(
     )
 
 
-@made_once
+@cached_result
 def window_index_of_some(
     device: torch.device, some: tuple[bool, ...], sinks: int, window: int, block_q: int, unit: int, n_q: int, n_k: int
 ) -> LineIndex:

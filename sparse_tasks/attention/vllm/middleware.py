@@ -143,7 +143,7 @@ class _Exchange(_Whole):
         self._engine, self._answers, self._receive = engine, answers, receive
         self._mark = uuid4().hex
         self._attention: Attention | None = None  # of a request that was read, until its counts are taken
-        self._tells = False  # whether a stream ends with the usage
+        self._reports_usage = False  # whether a stream ends with the usage
         self._first: JsonObject | None = None  # of a stream's events
         self._read = False
 
@@ -194,7 +194,7 @@ class _Exchange(_Whole):
                 named = f"{attention.method} {attention.sparsity!r} {salt or ''}"
                 request["cache_salt"] = sha256(named.encode()).hexdigest()
         self._attention = attention
-        self._tells = _table(given, "stream_options").get("include_usage") is True
+        self._reports_usage = _table(given, "stream_options").get("include_usage") is True
         return request | {"vllm_xargs": extra | {MARK: self._mark}}
 
     async def end(self) -> None:
@@ -229,11 +229,11 @@ class _Exchange(_Whole):
         if not body.startswith(_DONE) and place == 0:
             return body
         measured = await self._measured()
-        if measured is None or not self._tells:
+        if measured is None or not self._reports_usage:
             return body
         event = {key: value for key, value in (self._first or {}).items() if key in _ENVELOPE} | {"choices": []}
-        told = msgspec.json.encode(event | {FIELD: measured})
-        return body[:place] + b"data: " + told + b"\n\n" + body[place:]
+        encoded = msgspec.json.encode(event | {FIELD: measured})
+        return body[:place] + b"data: " + encoded + b"\n\n" + body[place:]
 
     async def _measured(self) -> Measured | None:
         """Measurements of the request; None where there are none."""

@@ -19,12 +19,12 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.shape import Shape
-from sparse_tasks.evaluators.ability import Place, told, unable
+from sparse_tasks.evaluators.ability import Place, describe_unable, unable
 from sparse_tasks.evaluators.exports.parts import arguments, model_id
 from sparse_tasks.evaluators.records import PublicSettings, Result
 from sparse_tasks.evaluators.repeats import differs
 from sparse_tasks.evaluators.results import ScoredFiles, dense_scores, prompting, read_scored
-from sparse_tasks.evaluators.runs import RESULT, SETTINGS, told_missing
+from sparse_tasks.evaluators.runs import RESULT, SETTINGS, describe_missing
 
 COLUMNS: Final = {
     "run": "category",  # name of the run, as ScoredRun.name
@@ -162,13 +162,13 @@ class Runs:
         for members in groups.values():
             places = {(config.length, config.task) for run in members for config in run.result.configs}
             if failed := frozenset().union(*(self.unable.get(run.name, ()) for run in members)):
-                sentences.append((f"{members[0].model}: " if several else "") + told(failed, len(places)))
+                sentences.append((f"{members[0].model}: " if several else "") + describe_unable(failed, len(places)))
         return list(dict.fromkeys(sentences))
 
     def partial(self) -> list[str]:
         """The incomplete runs, each in a sentence."""
         return [
-            f"PARTIAL: {told_missing(run.name, run.result.missing, run.settings.dataset.samples)}."
+            f"PARTIAL: {describe_missing(run.name, run.result.missing, run.settings.dataset.samples)}."
             for run in self.runs
             if run.result.missing
         ]

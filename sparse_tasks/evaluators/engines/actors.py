@@ -49,7 +49,7 @@ class EngineActors(Starter):
         self._members: list[_Member] = []
         self._takes: dict[str, Any] = {}
         self._work: tuple[Engine, int] | None = None
-        self._told: Started | None = None
+        self._started: Started | None = None
 
     def __enter__(self) -> Self:
         self._cluster = self._held.enter_context(connected(self._address, PACKAGES))
@@ -68,22 +68,22 @@ class EngineActors(Starter):
         references = [member.actor.start.remote(engine, needed) for member in self._members]
         for member, reference in zip(self._members, references, strict=True):
             try:
-                self._told = result_of(reference)
+                self._started = result_of(reference)
             except LostError:
-                self._told = result_of(self._begin_again(member))
+                self._started = result_of(self._begin_again(member))
         return self
 
     def version(self) -> str | None:
         """As ``Engine.version``."""
-        return None if self._told is None else self._told.version
+        return None if self._started is None else self._started.version
 
     def details(self) -> JsonObject:
         """As ``Engine.details``, with the number of engines."""
-        return ({} if self._told is None else self._told.details) | {"engines": len(self._members)}
+        return ({} if self._started is None else self._started.details) | {"engines": len(self._members)}
 
     def notes(self) -> list[str]:
         """As ``Engine.notes``."""
-        return [] if self._told is None else self._told.notes
+        return [] if self._started is None else self._started.notes
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
         """As ``Engine.generate``.

@@ -46,7 +46,7 @@ class EngineGroup(Starter):
     def __init__(self, count: int) -> None:
         self._count = count
         self._members: dict[Connection, SpawnProcess] = {}
-        self._told: Started | None = None
+        self._started: Started | None = None
 
     def start(self, engine: Engine, needed: int) -> EngineGroup:
         """As ``Starter.start``, in each process.
@@ -62,21 +62,21 @@ class EngineGroup(Starter):
                 self._begin(place)
         for channel in self._members:
             self._send(channel, (engine, needed))
-        told = [self._receive(channel) for channel in self._members]
-        self._told = next(one for one in told if isinstance(one, Started))
+        replies = [self._receive(channel) for channel in self._members]
+        self._started = next(one for one in replies if isinstance(one, Started))
         return self
 
     def version(self) -> str | None:
         """As ``Engine.version``."""
-        return None if self._told is None else self._told.version
+        return None if self._started is None else self._started.version
 
     def details(self) -> JsonObject:
         """As ``Engine.details``, with the number of engines."""
-        return ({} if self._told is None else self._told.details) | {"engines": self._count}
+        return ({} if self._started is None else self._started.details) | {"engines": self._count}
 
     def notes(self) -> list[str]:
         """As ``Engine.notes``."""
-        return [] if self._told is None else self._told.notes
+        return [] if self._started is None else self._started.notes
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
         """As ``Engine.generate``.
@@ -125,18 +125,18 @@ class EngineGroup(Starter):
         self._members[ours] = process
 
     def _send(self, channel: Connection, what: object) -> None:
-        with self._deaths_told(channel):
+        with self._reporting_death(channel):
             channel.send(what)
 
     def _receive(self, channel: Connection) -> object:
-        with self._deaths_told(channel):
+        with self._reporting_death(channel):
             received = channel.recv()
         if isinstance(received, Exception):
             raise received
         return received
 
     @contextmanager
-    def _deaths_told(self, channel: Connection) -> Iterator[None]:
+    def _reporting_death(self, channel: Connection) -> Iterator[None]:
         try:
             yield
         except (EOFError, OSError) as error:

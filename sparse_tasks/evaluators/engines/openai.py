@@ -210,8 +210,8 @@ class OpenAIEngine(Engine):
                 raise UsageError(error.field, error.value, f"{error.remedy} (at {url})") from error
             if chosen.methods != asked.methods or chosen.sparsity != asked.sparsity:
                 given = {"sparsity": chosen.sparsity, **chosen.arguments}
-                told = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
-                remedy = f"has {told} at {url}; say so with --sparsity and --set, or start the server anew"
+                served = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+                remedy = f"has {served} at {url}; say so with --sparsity and --set, or start the server anew"
                 raise UsageError("attention", asked.label, remedy)
             self._attention = chosen
             self._choice = {"attention": chosen.method}
@@ -384,11 +384,11 @@ class OpenAIEngine(Engine):
         reasoning, content = "", ""
         finish_reason: str | None = None
         usage: Any = None
-        told: object = None
+        reported: object = None
         async with await self._stream(client, request, budget, neutral) as stream:
             async for event in stream:
                 usage = event.usage or usage
-                told = getattr(event, FIELD, None) or told
+                reported = getattr(event, FIELD, None) or reported
                 choice = event.choices[0] if event.choices else None
                 part = choice if self.takes_ids else getattr(choice, "delta", None)
                 # Servers differ in the name of reasoning, and some send it under both.
@@ -418,7 +418,7 @@ class OpenAIEngine(Engine):
                 f"{request.max_new_tokens} tokens: it has a limit of its own, such as max_new_tokens in the model's "
                 "generation_config.json; start vLLM's with --generation-config vllm, or set --max-new-tokens"
             )
-        measured = self._measured(told, request)
+        measured = self._measured(reported, request)
         # The answer parser removes thoughts, so it must see where they end, unless the budget ended them.
         end = "" if finish_reason == "length" and not content else "</think>"
         return Output(
@@ -433,7 +433,7 @@ class OpenAIEngine(Engine):
             **measured,
         )
 
-    def _measured(self, told: object, request: Request) -> JsonObject:
+    def _measured(self, reported: object, request: Request) -> JsonObject:
         """Measurements of an answer, as fields of an ``Output``; none if the server measures nothing.
 
         Raises:
@@ -442,10 +442,10 @@ class OpenAIEngine(Engine):
         """
         if self._card is None:
             return {}
-        if told is None:
+        if reported is None:
             raise ConnectionError("the answer came without what was measured")
         try:
-            measured = convert(told, Measured, f"{self._server.name}: sample {request.id}")
+            measured = convert(reported, Measured, f"{self._server.name}: sample {request.id}")
         except DataError as error:
             raise EngineError(str(error)) from error
         ran = measured.attention

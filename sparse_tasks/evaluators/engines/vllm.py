@@ -72,7 +72,7 @@ class VllmEngine(Engine):
         self._layers = 0  # number of layers with methods
         self._untested: str | None = None  # a warning of vLLM's version
         self._chatter = Chatter()
-        self._heard = 0
+        self._log_start = 0
 
     @property
     def devices(self) -> int:
@@ -124,7 +124,7 @@ class VllmEngine(Engine):
         return config
 
     def start(self, needed: int) -> None:
-        _hush()
+        _limit_logging()
         if _divertible():
             self._chatter.divert()
         from vllm import LLM
@@ -137,7 +137,7 @@ class VllmEngine(Engine):
             self._llm = LLM(**arguments, disable_log_stats=False)
             if self.settings.attention.sparse:
                 self._layers = self._llm.collective_rpc("sparse_tasks_layers")[0]
-        self._heard = self._chatter.size
+        self._log_start = self._chatter.size
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
         from vllm import SamplingParams
@@ -235,7 +235,7 @@ class VllmEngine(Engine):
             running._llm.collective_rpc("sparse_tasks_change", args=(settings,))
         self._llm, self._started_with, running._llm = running._llm, changed, None
         self._layers = running._layers
-        self._chatter, self._heard, running._chatter = running._chatter, running._heard, Chatter()
+        self._chatter, self._log_start, running._chatter = running._chatter, running._log_start, Chatter()
         return True
 
     def stop(self) -> None:
@@ -266,7 +266,7 @@ class VllmEngine(Engine):
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
-        _hush()
+        _limit_logging()
         with self._chatter.diverted() if _divertible() else nullcontext():
             yield
 
@@ -280,7 +280,7 @@ class VllmEngine(Engine):
         try:
             yield
         except Exception as error:  # they can raise anything
-            said = self._chatter.lines(self._heard)
+            said = self._chatter.lines(self._log_start)
             if refusal := _refusal(said):
                 raise UsageError("engine", self.name, f"{what}: {refusal}") from error
             raise EngineError(f"vLLM {what}: {_cause(error, said)}") from error
@@ -350,7 +350,7 @@ class VllmEngine(Engine):
         return {request: over_ranks(parts) for request, *parts in zip(requests, *ranks, strict=True)}
 
 
-def _hush() -> None:
+def _limit_logging() -> None:
     """Limit vLLM's loggers to errors from its import on; its own setting takes effect only after some warnings."""
     if _divertible():
         logging.getLogger("vllm").setLevel(logging.ERROR)
@@ -403,9 +403,9 @@ def _cause(error: Exception, said: list[str]) -> str:
     words = [word for line in said if (word := _PREFIX.sub("", line).rstrip("."))]
     # Later errors follow from the first.
     cause = next((word for pattern in _CAUSES for word in words if re.search(pattern, word)), _last_line(error))
-    told = cause if not words or words[-1] == cause else f"{cause}; its last line: {words[-1]}"
-    remedy = next((remedy for pattern, remedy in _REMEDIES.items() if re.search(pattern, told)), _ELSE)
-    return f"{told}; {remedy}"
+    message = cause if not words or words[-1] == cause else f"{cause}; its last line: {words[-1]}"
+    remedy = next((remedy for pattern, remedy in _REMEDIES.items() if re.search(pattern, message)), _ELSE)
+    return f"{message}; {remedy}"
 
 
 def _last_line(error: Exception) -> str:

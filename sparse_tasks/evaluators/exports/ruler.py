@@ -38,14 +38,14 @@ def files(dataset: Dataset, tell: Callable[[str], None]) -> Iterator[tuple[str, 
         raise nothing(dataset, f"has none of RULER's tasks; generate --task ruler makes {', '.join(_BUDGETS)}")
     if unknown:
         tell(f"left out, as RULER does not know them: {', '.join(unknown)}")
-    untold = [task for task in names if task not in unknown]
+    unnamed = [task for task in names if task not in unknown]
     for task, length, samples in configs(dataset):
         if task in unknown:
             continue
-        if task in untold and not METRICS.get(samples[0].metric).lenient:
+        if task in unnamed and not METRICS.get(samples[0].metric).lenient:
             budget = _BUDGETS[names[task]]
             tell(f"{task} asks for an answer in tags, for which RULER's {budget} tokens are few; see --preset ruler")
-            untold.remove(task)
+            unnamed.remove(task)
         yield f"{length}/{names[task]}/validation.jsonl", parts.jsonl_bytes(map(_line, samples))
 
 

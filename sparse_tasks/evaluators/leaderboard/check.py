@@ -24,7 +24,7 @@ from sparse_tasks.core.beginning import ANSWER
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.records import Description, Record, to_builtins
 from sparse_tasks.core.tokenizers.template import ChatTemplate
-from sparse_tasks.evaluators.ability import ABLE, said, unable
+from sparse_tasks.evaluators.ability import ABLE, describe_places, unable
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.leaderboard.echoes import Echoes, too_many
 from sparse_tasks.evaluators.leaderboard.plausible import contradiction, foreign, implausible
@@ -538,7 +538,8 @@ class _Check:
         self._check_result(answered)
         means = {(config.length, config.task): config.mean for config in answered.configs}
         if run.dense and (failed := unable(means)):
-            message = f"scores below {ABLE:g} with dense attention: {said(failed)}; nothing is concluded from these"
+            places = describe_places(failed)
+            message = f"scores below {ABLE:g} with dense attention: {places}; nothing is concluded from these"
             self.warnings.add("unable", run.name, message)
         findings = self.reasons if answered.echoing else self.warnings
         for echo in answered.echoes:

@@ -111,7 +111,7 @@ def _measured(settings: PublicSettings, prediction: Prediction) -> Phases | None
         if settings.attention.sparse and _measures(engine):
             raise _ImpossibleError(f"has no measured sparsity; {engine} measures what {_quoted(method)} leaves out")
         return None
-    if method == Attention.UNKNOWN.method or settings.attention.nominal is True or _only_told(engine):
+    if method == Attention.UNKNOWN.method or settings.attention.nominal is True or _is_unmeasured(engine):
         raise _ImpossibleError(f"has a measured sparsity, which {engine[:40]} cannot know")
     return prediction.sparsity
 
@@ -159,7 +159,7 @@ def _of(cached: int, read: float) -> float:
     return min(max(1.0, read), cached) / cached
 
 
-def _only_told(engine: str) -> bool:
+def _is_unmeasured(engine: str) -> bool:
     """Whether an engine's answers come from elsewhere, without measurements."""
     return engine in ENGINES and ENGINES.get(engine).elsewhere and not _measures(engine)
 

@@ -91,8 +91,8 @@ class CodeCalls(CodeTask):
             else:
                 other = stream.choice(others[: bisect_right(numbers, module.number)])
                 self._site(stream, repository, module, other, stream.below(4) == 0)
-        told = {module: place for place, module in enumerate(repository.order)}
-        gold = sorted((sites[number] for number in sorted(bad)), key=lambda site: told[site.module])
+        order = {module: place for place, module in enumerate(repository.order)}
+        gold = sorted((sites[number] for number in sorted(bad)), key=lambda site: order[site.module])
         return Question(
             ask=f"The function {asked_about.name} of {asked_about.module.file} is called in exactly {self.calls} other "
             f"function{'s' * (self.calls > 1)} of the repository. In exactly {self.refused} of these it raises "

@@ -198,7 +198,7 @@ def _no_records(line: bytes, name: str, number: int, forms: str) -> BadFileError
     try:
         kind = _KINDS.get(type(_parse(line, name, number)), "nothing")
     except BadFileError as error:
-        return BadFileError(f"{error}; it looks like {_look(line)}; {forms}")
+        return BadFileError(f"{error}; it looks like {_guess_format(line)}; {forms}")
     return BadFileError(f"{name}, line {number}: the record is {kind}, not a JSON object or a list of them; {forms}")
 
 
@@ -303,7 +303,7 @@ def _parse(content: bytes, name: str, first: int) -> object:
     return value
 
 
-def _look(line: bytes) -> str:
+def _guess_format(line: bytes) -> str:
     """A guess at the type of a file whose first line is not JSON."""
     if line.lstrip().startswith(b"<"):
         return "a web page, or XML"

@@ -147,15 +147,15 @@ class Narrator:
                 # If a pronoun would be ambiguous, the sentence must name its subject.
                 rule, holding = self._colour[article.about.kind.title()], "{x}" if person and not clear else ""
                 sentence = self._draw(rule, article, stream, holding)
-                told = self._fill(article, sentence, {}, clear, stream)
+                filled = self._fill(article, sentence, {}, clear, stream)
             else:
                 sentence = self._draw(self._facts[statement.kind], article, stream)
-                told = self._fill(article, sentence, statement.slots, clear, stream)
-                spans.append((statement, len(text), len(text) + len(told)))
+                filled = self._fill(article, sentence, statement.slots, clear, stream)
+                spans.append((statement, len(text), len(text) + len(filled)))
             # A pronoun after a sentence on a firm or town may refer to something of theirs.
             named = "{x}" in sentence or (clear and person)
             clear = named and not (statement is not None and statement.confusing)
-            text += told + " "
+            text += filled + " "
         return text[:-1] + "\n\n", spans
 
     def _draw(self, rule: Rule, article: _Article, stream: Stream, holding: str = "") -> str:
@@ -214,8 +214,8 @@ def _mention(about: Entity, relation: str, subject: Entity) -> _Statement:
 
 def _circumstances(subject: Entity, relation: str) -> dict[str, str]:
     """Slots for the year of a fact and the kind of a landmark."""
-    told = {"year": str(year)} if (year := subject.years.get(relation)) is not None else {}
-    return told | ({"landmark": _text(subject.facts["landmark"])} if relation == "designer" else {})
+    slots = {"year": str(year)} if (year := subject.years.get(relation)) is not None else {}
+    return slots | ({"landmark": _text(subject.facts["landmark"])} if relation == "designer" else {})
 
 
 def _confusing(about: Entity, other: Entity) -> bool:

@@ -148,12 +148,12 @@ def audit(prompt: str) -> list[str]:
     titles = {article.title for article in articles}
     if len(titles) != len(articles):
         wrong.append("two articles have the same title")
-    told: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    known: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for article in articles:
         for fact in article.facts():
-            told[fact.subject][fact.relation].add(fact.value)
+            known[fact.subject][fact.relation].add(fact.value)
     founded: dict[str, str] = {}
-    for name, relations in told.items():
+    for name, relations in known.items():
         wrong += [
             f"{name}: {relation} is {' and '.join(sorted(values))}"
             for relation, values in relations.items()
@@ -165,32 +165,32 @@ def audit(prompt: str) -> list[str]:
             if (other := founded.setdefault(founder, name)) != name:
                 wrong.append(f"{founder} founded {other} and {name}")
     for name in sorted(titles):
-        if not told[name].keys() & {"born", "founded", "chartered"}:
+        if not known[name].keys() & {"born", "founded", "chartered"}:
             wrong.append(f"{name}: nothing says when it began")
-    return wrong + [problem for name in told for problem in _dates(name, told)]
+    return wrong + [problem for name in known for problem in _dates(name, known)]
 
 
 # Minimum and maximum age at events, in years.
 _AGES = {"employed": (14, 70), "married": (18, 80), "settled": (18, 90), "founded": (18, 80), "completed": (18, 80)}
 
 
-def _dates(name: str, told: dict[str, dict[str, set[str]]]) -> Iterator[str]:
+def _dates(name: str, known: dict[str, dict[str, set[str]]]) -> Iterator[str]:
     def year(who: str, relation: str) -> int | None:
-        return next((int(value) for value in told[who][relation]), None) if who in told else None
+        return next((int(value) for value in known[who][relation]), None) if who in known else None
 
     deeds = [(relation, name) for relation in ("employed", "married", "settled")]
-    deeds += [("founded", founder) for founder in told[name]["founder"]]
-    deeds += [("completed", designer) for designer in told[name]["designer"]]
+    deeds += [("founded", founder) for founder in known[name]["founder"]]
+    deeds += [("completed", designer) for designer in known[name]["designer"]]
     for relation, who in deeds:
         born, done = year(who, "born"), year(name, relation)
         if born is not None and done is not None and not _AGES[relation][0] <= done - born <= _AGES[relation][1]:
             wrong = f"{who}, born in {born}, cannot have been at work on {name} in {done}"
             yield wrong if who != name else f"{name}, born in {born}, cannot have been {relation} in {done}"
-    for teacher in told[name]["teacher"]:
+    for teacher in known[name]["teacher"]:
         older, younger = year(teacher, "born"), year(name, "born")
         if older is not None and younger is not None and older >= younger:
             yield f"{name} is older than the teacher {teacher}"
-    for firm in told[name]["employer"]:
+    for firm in known[name]["employer"]:
         opened, employed = year(firm, "founded"), year(name, "employed")
         if opened is not None and employed is not None and employed < opened:
             yield f"{name} worked for {firm} before it was founded"

@@ -43,7 +43,7 @@ class ReasonExecute(ReasonTask):
         return self.steps + 4
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
-        return [_told(stream, 1 + stream.below(size), _number(stream, size)) for _ in range(_SPECIMENS)]
+        return [_sentence(stream, 1 + stream.below(size), _number(stream, size)) for _ in range(_SPECIMENS)]
 
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
         path = stream.fork("path").sample(range(1, size + 1), self.steps + 1)
@@ -57,8 +57,8 @@ class ReasonExecute(ReasonTask):
             totals[held[box] % self.totals] += held[box]
             lines.append(f"{following}: {', '.join(map(str, totals))}")
         prose, filler = stream.fork("prose"), stream.fork("filler")
-        told = {box: Passage(_told(prose, box, number)) for box, number in held.items()}
-        body = list(told.values())
+        passages = {box: Passage(_sentence(prose, box, number)) for box, number in held.items()}
+        body = list(passages.values())
         stream.fork("order").shuffle(body)
         form = (
             f'the lines that the program writes, each on a line of its own: "BOX: {", ".join(_NAMES[: self.totals])}".'
@@ -71,7 +71,9 @@ class ReasonExecute(ReasonTask):
             answer="\n".join(lines),
             answers=lines,
             offers=[lambda: offer_line(filler, body)],
-            marks=lambda: [Mark(told[box], 0, told[box], len(told[box].text) - 1, str(held[box])) for box in path[:-1]],
+            marks=lambda: [
+                Mark(passages[box], 0, passages[box], len(passages[box].text) - 1, str(held[box])) for box in path[:-1]
+            ],
             drawn={"boxes": size},
         )
 
@@ -130,7 +132,7 @@ def _number(stream: Stream, boxes: int) -> int:
     return stream.between(1, boxes - 1)
 
 
-def _told(stream: Stream, box: int, number: int) -> str:
+def _sentence(stream: Stream, box: int, number: int) -> str:
     return _BOXES.sentence(stream, "Box", box=box, number=number)
 
 

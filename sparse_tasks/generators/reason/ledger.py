@@ -92,8 +92,8 @@ class ReasonLedger(ReasonTask):
                     carried.remove(fact.thing)
             if moves:
                 lines.append(_line(page.number, purse, carried))
-        told = re.search(r"In exactly (\d+) chapters ", story.question)
-        if told is None or int(told[1]) != len(lines):
+        stated = re.search(r"In exactly (\d+) chapters ", story.question)
+        if stated is None or int(stated[1]) != len(lines):
             raise DataError(f"{len(lines)} chapters bring a change, which is not what the question says")
         return "\n".join(lines)
 
@@ -178,7 +178,7 @@ class _Journey:
         self.intro = (
             f"The Accounts of {hero.name}\n\n"
             f"This is the story of {hero.name}, called {hero.first} from here on, told in chapters of one day each.\n\n"
-            f"{self._told(Event('SettingOut', {'price': crowns(self._purse)}))}\n\n"
+            f"{self._sentence(Event('SettingOut', {'price': crowns(self._purse)}))}\n\n"
         )
 
     def chapter(self, number: int, changing: bool, distractors: int) -> Passage:
@@ -187,11 +187,11 @@ class _Journey:
         passage = Passage(f"Chapter {number}\n\n")
         for i in range(distractors + 1):
             event = self._change() if i == at else self._idle()
-            start, told = len(passage.text), self._told(event)
-            passage.text += f"{told} "
+            start, sentence = len(passage.text), self._sentence(event)
+            passage.text += f"{sentence} "
             if i == at:
                 label = str(event.amount) if event.kind in _MONEY else event.thing.name if event.thing else ""
-                self.marks.append(Mark(passage, start, passage, start + len(told), label))
+                self.marks.append(Mark(passage, start, passage, start + len(sentence), label))
         passage.text = passage.text[:-1] + "\n\n"
         if changing:
             self.lines.append(_line(number, self._purse, [thing.name for thing in self._carried]))
@@ -255,7 +255,7 @@ class _Journey:
             price,
         )
 
-    def _told(self, event: Event) -> str:
+    def _sentence(self, event: Event) -> str:
         return self._filled(events()[event.kind].expand(self._stream), event.slots)
 
     def _filled(self, sentence: str, slots: dict[str, str]) -> str:

@@ -53,20 +53,20 @@ class ReasonSort(ReasonTask):
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
         places = Places(stream.fork("places"))
-        return [_told(stream, stream.choice(list(_EVENTS)), places.place()) for _ in range(_SPECIMENS)]
+        return [_sentence(stream, stream.choice(list(_EVENTS)), places.place()) for _ in range(_SPECIMENS)]
 
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
         kind, *others = stream.fork("kinds").sample(list(_EVENTS), len(_EVENTS))
         places, prose = Places(stream.fork("places")), stream.fork("prose")
         years = sorted(stream.fork("years").sample(_YEARS, self.steps))
         gold = [(places.place(), year) for year in years]
-        told = [Passage(_CHRONICLE.sentence(prose, kind, place=place, year=year)) for place, year in gold]
+        passages = [Passage(_CHRONICLE.sentence(prose, kind, place=place, year=year)) for place, year in gold]
 
         def other(draws: Stream) -> str:
             place = draws.choice(gold)[0] if draws.below(100) < self.lures else places.place()
-            return _told(draws, draws.choice(others), place)
+            return _sentence(draws, draws.choice(others), place)
 
-        body = told + [Passage(other(prose)) for _ in range(size - self.steps)]
+        body = passages + [Passage(other(prose)) for _ in range(size - self.steps)]
         stream.fork("order").shuffle(body)
         ask = (
             f"The chronicle tells of exactly {self.steps} {_EVENTS[kind]}. At which places were they, and in which "
@@ -84,7 +84,7 @@ class ReasonSort(ReasonTask):
             offers=[lambda: offer_line(filler, body, other), lambda: offer_line(filler, body)],
             marks=lambda: [
                 Mark(passage, 0, passage, len(passage.text) - 1, str(year))
-                for passage, (_, year) in zip(told, gold, strict=True)
+                for passage, (_, year) in zip(passages, gold, strict=True)
             ],
             drawn={"events": size, "kind": kind},
         )
@@ -103,7 +103,7 @@ class ReasonSort(ReasonTask):
         return "\n".join(f"{place}: {year}" for year, place in sorted(found))
 
 
-def _told(stream: Stream, kind: str, place: str) -> str:
+def _sentence(stream: Stream, kind: str, place: str) -> str:
     return _CHRONICLE.sentence(stream, kind, place=place, year=stream.choice(_YEARS))
 
 

@@ -57,7 +57,7 @@ class ReasonWalk(ReasonTask):
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
         places = Places(stream.fork("places"))
-        return [_told(stream, (places.place(), places.place())) for _ in range(_SPECIMENS)]
+        return [_sentence(stream, (places.place(), places.place())) for _ in range(_SPECIMENS)]
 
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
         kind = stream.fork("kind").choice(list(_ASKS)) if self.kind == "mixed" else self.kind
@@ -66,11 +66,11 @@ class ReasonWalk(ReasonTask):
             graph.add_outside()
 
         def tell(draws: Stream, road: Road) -> str:
-            return _told(draws, road if kind == "layers" else road[::-1])
+            return _sentence(draws, road if kind == "layers" else road[::-1])
 
         prose = stream.fork("prose")
-        told = {road: Passage(tell(prose, road)) for road in graph.roads}
-        body = list(told.values())
+        passages = {road: Passage(tell(prose, road)) for road in graph.roads}
+        body = list(passages.values())
         stream.fork("order").shuffle(body)
         place = graph.layers[0][0]
         ask = (_ASKS[kind] + _COUNT).format(place=place, steps=self.steps)
@@ -88,7 +88,8 @@ class ReasonWalk(ReasonTask):
                 lambda: offer_line(filler, body),
             ],
             marks=lambda: [
-                Mark(told[road], 0, told[road], len(told[road].text) - 1, road[1]) for road in graph.shortest
+                Mark(passages[road], 0, passages[road], len(passages[road].text) - 1, road[1])
+                for road in graph.shortest
             ],
             drawn={"roads": size, "kind": kind, "layers": len(graph.layers) - 1},
         )
@@ -109,7 +110,7 @@ class ReasonWalk(ReasonTask):
         return "\n".join(lines)
 
 
-def _told(stream: Stream, road: Road) -> str:
+def _sentence(stream: Stream, road: Road) -> str:
     return _ROADS.sentence(stream, "Road", start=road[0], end=road[1])
 
 

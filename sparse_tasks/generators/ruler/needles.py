@@ -158,8 +158,8 @@ class Needles(Task):
         ask, form = self._ask(named), self._form()
         drawn: dict[str, Any] = dict(stack.drawn)
         if self.overlap != LITERAL:
-            told = [needles[at] for at, _ in zip(places, gold, strict=False)]
-            drawn["overlap"] = shared(ask, told, language().words)
+            evidence = [needles[at] for at, _ in zip(places, gold, strict=False)]
+            drawn["overlap"] = shared(ask, evidence, language().words)
         return Draft(
             intro=f"Below is a text. {self._announcement()}\n\n",
             body=body,

@@ -54,9 +54,9 @@ class StoryFiltering(StoryTask):
         )
 
     def answer(self, story: Story) -> str:
-        told = story.tongue.heard("filtering", story.question)
+        asked = story.tongue.heard("filtering", story.question)
         gold = [page.number for page in story.pages if not page.of("Purchase")]
-        if told is None or int(told["count"]) != len(gold):
+        if asked is None or int(asked["count"]) != len(gold):
             raise DataError(f"{len(gold)} chapters are without a purchase, which is not what the question says")
         return ", ".join(map(str, gold))
 

@@ -50,7 +50,7 @@ class Narrator:
         self.intro = (
             f"{tongue.sentence('title', name=hero.name)}\n\n"
             f"{tongue.sentence('opening', name=hero.name, first=hero.first)}\n\n"
-            f"{self._told(chronicle.setting_out)}\n\n"
+            f"{self._sentence(chronicle.setting_out)}\n\n"
         )
         # Filler may follow any paragraph except a heading and a chapter's last, and repeats no phrase of its chapter.
         self._open: list[tuple[Passage, set[str]]] = []
@@ -134,18 +134,18 @@ class Narrator:
         spans: dict[Event, tuple[int, int]] = {}
         for sentence in sentences:
             if isinstance(sentence, Event):
-                told, subject = self._told(sentence), ""
-                spans[sentence] = len(text), len(text) + len(told)
+                filled, subject = self._sentence(sentence), ""
+                spans[sentence] = len(text), len(text) + len(filled)
             else:
                 about = self._about(sentence)
                 # A pronoun for a name that begins the sentence before it too.
                 again = about and about == subject
-                told = self._filled(f"{{{about}}}{sentence.partition('}')[2]}" if again else sentence, {})
+                filled = self._filled(f"{{{about}}}{sentence.partition('}')[2]}" if again else sentence, {})
                 subject = "" if about and _names_both(sentence) else about
-            text += told + blank
+            text += filled + blank
         return text.rstrip() + "\n\n", spans
 
-    def _told(self, event: Event) -> str:
+    def _sentence(self, event: Event) -> str:
         kind = event.kind
         if kind == "Meeting":
             # People met before are not introduced again.

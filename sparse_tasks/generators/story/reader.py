@@ -226,8 +226,8 @@ class Reader:
                 groups = match.groupdict()
                 # Somebody's family name may be the traveller's first name, so the mask comes off what was read too.
                 who = (groups.get("place") or groups.get("person") or groups.get("other") or "").replace(_HERO, hero)
-                told = sentences[number].replace(_HERO, hero)
-                facts.append(Fact(phrasing.kind, told, groups.get("item") or "", int(groups.get("count") or 0), who))
+                text = sentences[number].replace(_HERO, hero)
+                facts.append(Fact(phrasing.kind, text, groups.get("item") or "", int(groups.get("count") or 0), who))
         return facts
 
     def _phrasings_of(self, kinds: tuple[str, ...] | None) -> Phrasings:

@@ -104,8 +104,8 @@ class StoryTask(Task):
     def specimens(self, stream: Stream, size: int) -> list[str]:
         chapters = max(self.smallest(), min(size, _SPECIMENS))
         chronicle = simulate(stream.fork("world"), self.plan(stream.fork("plan"), chapters, Depth()))
-        told = Narrator(stream.fork("prose"), chronicle).chapters
-        return ["".join(passage.text for passage in chapter) for chapter in told]
+        narrated = Narrator(stream.fork("prose"), chronicle).chapters
+        return ["".join(passage.text for passage in chapter) for chapter in narrated]
 
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
         plan = self.plan(stream.fork("plan"), size, depth)

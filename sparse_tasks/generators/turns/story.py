@@ -114,17 +114,17 @@ class _Facts:
     """
 
     def __init__(self, stream: Stream, chronicle: Chronicle, narrator: Narrator, said: set[str]) -> None:
-        self._stream, self._chronicle, self._narrator, self._said = stream, chronicle, narrator, said
+        self._stream, self._chronicle, self._narrator, self._used = stream, chronicle, narrator, said
         self._left: list[Chapter] = []
 
     def ask(self, kind: str) -> Question:
         """The next question, of a kind in ``FACTS``."""
         chapters = self._chronicle.chapters
         self._left = self._left or self._stream.sample(chapters, len(chapters))
-        chapter = next((one for one in self._left if fact_of(one, kind)[0] not in self._said), self._left[0])
+        chapter = next((one for one in self._left if fact_of(one, kind)[0] not in self._used), self._left[0])
         self._left.remove(chapter)
         gold, event = fact_of(chapter, kind)
-        self._said.add(gold)
+        self._used.add(gold)
         tongue = self._chronicle.tongue
         return Question(
             ask=tongue.sentence(kind, hero=self._chronicle.hero.first, n=chapter.number),
