@@ -40,11 +40,15 @@ def words_alone(sort: str) -> Tokenizer:
     return backend
 
 
-_PROMPTS = st.lists(
-    st.sampled_from([*SPECIAL, *OTHERS, "<|", "|>", " ", "\n", "Clara paid 46.", "é漢", "<s", "\n\n"])
-    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
-    max_size=8,
-).map("".join)
+_PROMPTS = (
+    st.lists(
+        st.sampled_from([*SPECIAL, *OTHERS, "<|", "|>", " ", "\n", "Clara paid 46.", "é漢", "<s", "\n\n"])
+        | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+        max_size=8,
+    )
+    .map("".join)
+    .filter(lambda prompt: "<s>" not in prompt)
+)  # a control token of "llama" itself, so of words_alone too
 
 
 @pytest.mark.parametrize("sort", ["byte_level", "llama", "bert"])
