@@ -255,14 +255,14 @@ def test_begun_answers_stand_in_the_models_turn(begun: Dataset, tmp_path: Path) 
 
 
 LM_EVAL = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from lm_eval import simple_evaluate
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 gold = {}
-for path in Path("data").glob("*.jsonl"):
+for path in Path().glob("*/data/*.jsonl"):
     for line in path.open():
         row = json.loads(line)
         plain = row["before"].strip() or row["begun"]
@@ -278,25 +278,32 @@ class Gold(LM):
     def loglikelihood_rolling(self, requests):
         raise NotImplementedError
 
-tasks = TaskManager(include_path=".", include_defaults=False)
-done = simple_evaluate(Gold(), tasks=["sparse_tasks"], task_manager=tasks, bootstrap_iters=0)
-print(json.dumps({name: values.get("score,none") for name, values in done["results"].items()}))
+scores = {}
+for folder in sorted(Path().resolve().iterdir()):
+    os.chdir(folder)
+    tasks = TaskManager(include_path=".", include_defaults=False)
+    done = simple_evaluate(Gold(), tasks=["sparse_tasks"], task_manager=tasks, bootstrap_iters=0)
+    scores[folder.name] = {name: values.get("score,none") for name, values in done["results"].items()}
+print(json.dumps(scores))
 """
 
 
-@pytest.mark.parametrize("name", ["ruler", "ours", "begun"])
-def test_lm_eval_itself_runs_them(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_lm_eval_itself_runs_them(ruler: Dataset, ours: Dataset, begun: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
-    dataset: Dataset = request.getfixturevalue(name)
-    folder, _ = exported(dataset, "lm_eval_task", tmp_path / "out")
+    datasets = {"begun": begun, "ours": ours, "ruler": ruler}
+    for name, dataset in datasets.items():
+        exported(dataset, "lm_eval_task", tmp_path / "out" / name)
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", LM_EVAL], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", LM_EVAL], cwd=tmp_path / "out", env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     scores = json.loads(done.stdout.splitlines()[-1])
-    assert len(scores) == len(samples_of(dataset)) + 1  # and their mean
-    assert set(scores.values()) == {1.0}
+    assert scores.keys() == datasets.keys()
+    for name, dataset in datasets.items():
+        assert len(scores[name]) == len(samples_of(dataset)) + 1  # and their mean
+        assert set(scores[name].values()) == {1.0}
 
 
 # --- what is said of tools and extras ------------------------------------------------------------------------
