@@ -20,8 +20,9 @@ pytestmark = pytest.mark.slow  # without coverage tracing: the code has its own 
 SAMPLES = 200
 MOST = 0.05
 OURS = [name for name in TASKS.names() if not TASKS.get(name).texts.get("corpus")]
+NIGHTLY = pytest.mark.nightly
 KINDS = [
-    pytest.param(name, {p.name: choice}, id=f"{name} {p.name}={choice}")
+    pytest.param(name, {p.name: choice}, id=f"{name} {p.name}={choice}", marks=NIGHTLY if p.name == "language" else ())
     for name in OURS
     for p in parameters(TASKS.get(name))
     if p.choices and p.name != "locale"
@@ -89,6 +90,7 @@ def test_no_kind_of_question_can_be_guessed(name: str, settings: dict[str, objec
     assert max(shares.values()) < MOST, shares
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("name", WITH_NAMES)
 def test_no_locale_can_be_guessed(name: str, locale: str) -> None:
@@ -96,6 +98,7 @@ def test_no_locale_can_be_guessed(name: str, locale: str) -> None:
     assert max(shares.values()) < MOST, shares
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("locale", LOCALES)
 def test_the_person_met_most_cannot_be_guessed(locale: str) -> None:
     shares = guessed([asked(draft) for draft in drafts("story_aggregation", locale=locale, kind="met")])
@@ -108,6 +111,7 @@ def test_few_chapters_cannot_be_guessed(chapters: int) -> None:
     assert max(shares.values()) < MOST, shares
 
 
+@pytest.mark.nightly
 def test_no_relation_of_the_articles_can_be_guessed() -> None:
     by_relation = defaultdict[str, list[Asked]](list)
     for draft in drafts("qa_biographies", 20 * SAMPLES):

@@ -276,11 +276,7 @@ def test_stored_curves_are_complete(path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # using the torch twins
 @pytest.mark.parametrize(
     "method",
-    [
-        "quest",
-        "vertical_slash",
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("snapkv", "streaming_llm")),
-    ],
+    ["quest", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("vertical_slash", "snapkv", "streaming_llm"))],
 )
 @pytest.mark.skipif(
     not all(map(find_spec, ("torch", "transformers", "sparse_tasks_probe"))), reason="torch or the probe is missing"

@@ -139,6 +139,7 @@ def test_hybrid_says_of_which_layers_its_sparsity_is(data: Path, demo: Path, tmp
         assert line["sparsity"]["decode"] == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.nightly
 def test_run_killed_in_the_middle_ends_as_one_that_was_not(
     data: Path, sweep: Path, short_demo: Path, tmp_path: Path
 ) -> None:
