@@ -95,18 +95,18 @@ def test_every_method_is_drawn(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_short_inputs_are_drawn(tmp_path: Path) -> None:
-    for name in METHODS.names():
-        method = METHODS.get(name)(sparsity=0.0)
-        for n in (1, 5):
-            q, k, _ = structured(n, 2, 1, 16)
-            if n == 1 and not isinstance(method, PrefillMethod):
-                with pytest.raises(UsageError, match="length"):
-                    select(method, q, k, impl="torch")
-                continue
-            drawn = select(method, q, k, impl="torch")
-            n_q = drawn.kept.shape[1] if isinstance(drawn, Rows) else n
-            assert draw(drawn, n_q, n, tmp_path / "a.png")[1] == pytest.approx(1.0)
+@pytest.mark.parametrize("name", METHODS.names())
+def test_short_inputs_are_drawn(name: str, tmp_path: Path) -> None:
+    method = METHODS.get(name)(sparsity=0.0)
+    for n in (1, 5):
+        q, k, _ = structured(n, 2, 1, 16)
+        if n == 1 and not isinstance(method, PrefillMethod):
+            with pytest.raises(UsageError, match="length"):
+                select(method, q, k, impl="torch")
+            continue
+        drawn = select(method, q, k, impl="torch")
+        n_q = drawn.kept.shape[1] if isinstance(drawn, Rows) else n
+        assert draw(drawn, n_q, n, tmp_path / "a.png")[1] == pytest.approx(1.0)
 
 
 def test_invalid_input_is_refused(tmp_path: Path) -> None:

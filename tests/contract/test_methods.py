@@ -181,8 +181,9 @@ def test_nothing_synchronises(name: str, sparsity: float | None) -> None:
             assert method.select(torch.empty(2, 4, 64), cache, state, impl="torch").counts.shape == (2, 2)
         else:
             assert isinstance(method, EvictMethod)
-            kept = method.keep(torch.empty(20_000, 4, 64), k, impl="torch")
-            grown = method.advance(kept, 20_000, torch.empty(2, kept.positions.shape[1] + 1))
+            q, k = torch.empty(5_000, 4, 64), torch.empty(5_000, 2, 64)
+            kept = method.keep(q, k, impl="torch")
+            grown = method.advance(kept, 5_000, torch.empty(2, kept.positions.shape[1] + 1))
             assert grown.counts.shape == (2,)
 
 
@@ -251,7 +252,7 @@ def test_more_sparsity_computes_less(name: str) -> None:
 def test_density_matches_sparsity(name: str) -> None:
     kind = METHODS.get(name)
     n = 9001 if kind.phase is Phase.PREFILL else 3001  # of fewer tokens, another block for all queries is too much
-    for sparsity in (0.5, 0.8, 0.9):
+    for sparsity in (0.5, 0.9):
         method = kind(sparsity=sparsity)
         if isinstance(method, PrefillMethod):
             q, k, _ = structured(n, HEADS, KV_HEADS, SIZE, seed=1)

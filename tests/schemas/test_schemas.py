@@ -173,9 +173,9 @@ def mutations(value: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """The value with one place left out, one too many, or one of another kind."""
 
     def changed(path: tuple[Any, ...], change: Callable[[Any, Any], object]) -> tuple[tuple[Any, ...], Any]:
-        copied = copy.deepcopy(value)
-        inside = copied
+        inside = copied = copy.copy(value)
         for key in path[:-1]:
+            inside[key] = copy.copy(inside[key])
             inside = inside[key]
         change(inside, path[-1])
         return path, copied

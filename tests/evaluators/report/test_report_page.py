@@ -320,8 +320,7 @@ WITHOUT_A_PAIR: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", WITHOUT_A_PAIR)
-@pytest.mark.parametrize("shape", ["known", "unknown"])
-@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize(("shape", "right"), [("known", True), ("unknown", False)])
 def test_sections_that_do_not_apply_are_omitted(
     kind: str, shape: str, right: bool, tmp_path: Path, report: Report
 ) -> None:

@@ -149,7 +149,7 @@ WRITINGS: dict[str, tuple[str, str, str]] = {
 }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
 @given(ask=PHRASES, choices=st.lists(PHRASES, min_size=2, max_size=6, unique=True), data=st.data())
 @pytest.mark.parametrize("writing", WRITINGS)
 @pytest.mark.parametrize("reader", [read_toefl, read_quality])
