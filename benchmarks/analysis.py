@@ -36,7 +36,7 @@ from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.predict import RunRequest, predict
 from sparse_tasks.evaluators.results import score_run
 from sparse_tasks.evaluators.runs import Run
-from tests.evaluators.made_runs import LLAMA_8B, made_run
+from tests.evaluators.example_runs import LLAMA_8B, made_run
 
 TASKS = [
     *("story_aggregation", "story_filtering", "story_multihop", "story_retrieval", "ruler_niah", "ruler_vt"),

@@ -16,7 +16,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub, which reads it once
 
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
-from tests.made_tokenizers import MAKERS, save
+from tests.example_tokenizers import MAKERS, save
 
 _TRACED = defaultdict[str, float](float)  # processor seconds by test
 

@@ -174,7 +174,7 @@ def test_an_invalid_file_is_refused(folder: Path, tmp_path: Path) -> None:
         Calibration.load(path)
 
 
-def test_models_are_told_apart_by_any_tensor(folder: Path, tmp_path: Path) -> None:
+def test_models_are_distinguished_by_any_tensor(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     loaded(folder).save_pretrained(copy)
     assert fingerprint(str(copy)) == fingerprint(str(folder))

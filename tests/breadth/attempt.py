@@ -22,7 +22,7 @@ from sparse_tasks.core.errors import UsageError
 from tests.attention.vllm.engine import work
 from tests.breadth import tiny
 from tests.breadth.sources import TEXT_ALONE
-from tests.made_tokenizers import byte_level, save
+from tests.example_tokenizers import byte_level, save
 
 Json = dict[str, Any]
 

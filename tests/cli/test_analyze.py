@@ -12,7 +12,7 @@ import pytest
 
 from sparse_tasks.evaluators.analyses.analysis import ANALYSES
 from tests.cli.program import contents, run
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import ABSENT, ROOT, run
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 
 CALL = """
 import sys

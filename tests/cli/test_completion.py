@@ -15,8 +15,8 @@ from sparse_tasks.cli.generate import _setting
 from sparse_tasks.cli.main import app
 from sparse_tasks.generators.presets import PRESETS
 from sparse_tasks.generators.task import TASKS, parameters
+from tests.example_corpora import example_corpora
 from tests.generators.requests import make_request
-from tests.made_corpora import made_corpora
 
 
 def complete(*words: str, shell: str = "bash") -> list[str]:
@@ -75,5 +75,5 @@ def test_every_offered_setting_is_accepted() -> None:
         if not value:
             value = next(str(p.low) for task in owners for p in parameters(task) if p.name == name)
         names = {corpus for task in owners for corpus in task.texts.values() if corpus != "essays"}
-        corpora = {name: made_corpora()[name] for name in names}
+        corpora = {name: example_corpora()[name] for name in names}
         make_request(["4k"], [owner], settings={path: value}, corpora=corpora)

@@ -15,7 +15,7 @@ import pytest
 from sparse_tasks.generators.estimate import Estimate
 from sparse_tasks.generators.task import TASKS
 from tests.cli.program import ROOT, contents, run
-from tests.made_tokenizers import CHAT
+from tests.example_tokenizers import CHAT
 
 FEW = ["-t", "ruler_niah", "-n", "2", "-w", "1"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import run
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 
 SCORES = {("ruler_vt", 1024): [1.0, 0.5, 1.0], ("ruler_vt", 2048): [1.0, 0.0, 1.0]}
 

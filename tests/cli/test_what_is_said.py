@@ -25,7 +25,7 @@ from sparse_tasks.cli.progress import Bar
 from sparse_tasks.evaluators.exports import EXPORTS
 from sparse_tasks.evaluators.runs import incomplete, read_settings
 from tests.cli.program import Finished, contents, run
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 
 # --- runs that are not whole -----------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ def test_a_run_without_any_prediction_has_nothing_to_take(runs: Path) -> None:
     assert finished.says("8 of 8 predictions are missing", "complete the run", "there is nothing to use")
 
 
-def test_answers_that_are_not_scored_are_told_apart_from_missing_ones(whole: Path, tmp_path: Path) -> None:
+def test_unscored_answers_are_distinguished_from_missing_ones(whole: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(whole, tmp_path / "runs"))
     (copied / "quest" / "result.json").unlink()
     finished: Finished = run("analyze", copied)

@@ -383,7 +383,7 @@ def test_a_prompt_in_chunks_is_kept_as_the_whole(name: str, cuts: set[int], spar
 
 
 @pytest.mark.parametrize("name", EVICT)
-def test_the_budget_of_chunks_is_that_of_the_length_they_are_told(name: str) -> None:
+def test_the_budget_of_chunks_is_that_of_the_given_length(name: str) -> None:
     method = METHODS.get(name)(sparsity=0.5)
     assert isinstance(method, EvictMethod)
     q, k, _ = structured(90, HEADS, KV_HEADS, SIZE)

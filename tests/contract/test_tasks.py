@@ -19,8 +19,8 @@ from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS, parameters
 from tests.cli.program import ABSENT
 from tests.evaluators.metrics import METRICS
+from tests.example_corpora import example_corpora
 from tests.generators.requests import make_request
-from tests.made_corpora import made_corpora
 from tests.schemas.validation import problems
 
 pytestmark = pytest.mark.slow  # without coverage tracing: the code has its own tests
@@ -52,7 +52,7 @@ load_once = functools.cache(load_tokenizer)  # most of what a short sample costs
 def needed_by(name: str) -> dict[str, Corpus]:
     """The corpus without which a task cannot be made; a made one."""
     corpus = TASKS.get(name).texts.get("corpus")
-    return {} if corpus is None else {corpus: made_corpora()[corpus]}
+    return {} if corpus is None else {corpus: example_corpora()[corpus]}
 
 
 def make(name: str, tokenizer: PromptTokenizer, length: int = 6_000, index: int = 0, **options: object) -> Sample:

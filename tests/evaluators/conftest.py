@@ -17,7 +17,7 @@ from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, Output, Request
 from tests.cli.program import run
-from tests.evaluators.made_llama import made_llama
+from tests.evaluators.tiny_llama import tiny_llama
 
 Refused = Callable[..., AbstractContextManager[None]]
 _load_once = functools.cache(load_tokenizer)  # most of what a small run costs
@@ -36,7 +36,7 @@ def model(tokenizer_folders: dict[str, Path], tmp_path_factory: pytest.TempPathF
 def llama(tokenizer_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint: a Llama of two small layers with random weights."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    return made_llama(folder, tokenizer_folders["byte_level"], hidden_size=32, intermediate_size=64, positions=8192)
+    return tiny_llama(folder, tokenizer_folders["byte_level"], hidden_size=32, intermediate_size=64, positions=8192)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from sparse_tasks.evaluators.results import compare_runs, read_result
 from sparse_tasks.evaluators.runs import COMPARISON
 from sparse_tasks.evaluators.sweep import Swept
 from tests.cli.program import run
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 
 HARD, EASY = ("story_multihop", 4096), ("ruler_vt", 4096)
 ZEROS, ONES = [0.0] * 20, [1.0] * 20

@@ -24,7 +24,7 @@ from sparse_tasks.evaluators.costs import (
     prefill_flops,
     read_shape,
 )
-from tests.evaluators.made_runs import LLAMA_8B
+from tests.evaluators.example_runs import LLAMA_8B
 from tests.methods import OURS
 
 LLAMA: dict[str, Any] = {

@@ -14,7 +14,7 @@ from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.evaluators.dataset import Dataset
 from sparse_tasks.evaluators.prompts import check_context, count_tokens, made_for, requests
-from tests.made_tokenizers import byte_level, llama, save
+from tests.example_tokenizers import byte_level, llama, save
 
 Refused = Callable[..., Any]
 DOUBLED = "{{ bos_token }}{{ bos_token }}[user]{{ messages[0].content }}[assistant]"

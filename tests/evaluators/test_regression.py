@@ -134,7 +134,7 @@ def test_samples_may_have_any_numbers(seed: int) -> None:
         ([0, 1, 2, 3], [0.0, 0.0, 0.0, 0.0]),
     ],
 )
-def test_scores_without_a_finite_fit_are_told_and_no_warning_escapes(x: list[float], y: list[float]) -> None:
+def test_scores_without_a_finite_fit_are_reported_and_no_warning_escapes(x: list[float], y: list[float]) -> None:
     design = np.column_stack([np.ones(4), x])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -142,7 +142,7 @@ def test_scores_without_a_finite_fit_are_told_and_no_warning_escapes(x: list[flo
             logit_regression(design, y, range(4), range(4), [0] * 4)
 
 
-def test_a_task_that_is_right_throughout_is_told() -> None:
+def test_a_task_that_is_right_throughout_is_reported() -> None:
     # One offset would grow for ever, while all else fits well: the fit settles, at a number that means nothing.
     task, x = np.repeat([0.0, 1.0], 10), np.tile(np.arange(10.0), 2)
     scores = np.where(task == 1, 1.0, np.tile([0.0, 1.0, 0.0, 1.0, 0.0], 4))

@@ -17,7 +17,7 @@ from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.records import Comparison
 from sparse_tasks.evaluators.repeats import compare_repeated
 from tests.cli.program import run
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 from tests.schemas.validation import problems
 
 Refused = Callable[..., Any]

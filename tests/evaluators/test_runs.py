@@ -20,7 +20,7 @@ from sparse_tasks.core.records import convert, to_builtins
 from sparse_tasks.evaluators.records import Prediction, RunSettings
 from sparse_tasks.evaluators.runs import Run, read_record
 from tests.cli.program import contents
-from tests.evaluators.made_runs import made_settings
+from tests.evaluators.example_runs import made_settings
 
 Refused = Callable[..., Any]
 PLAIN: dict[str, Any] = to_builtins(

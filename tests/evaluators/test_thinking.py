@@ -25,7 +25,7 @@ from sparse_tasks.evaluators.results import read_scores, score_run
 from sparse_tasks.evaluators.runs import Run
 from sparse_tasks.evaluators.thinking import ANY, FAMILIES, Thinking, counted, opened_by
 from tests.cli.program import run
-from tests.made_tokenizers import CHAT, byte_level
+from tests.example_tokenizers import CHAT, byte_level
 from tests.schemas.validation import problems
 
 Refused = Callable[..., Any]

@@ -23,9 +23,9 @@ from sparse_tasks.generators.sampling import check_lengths, make_sample
 from sparse_tasks.generators.validation import validate_folder
 from sparse_tasks.generators.wording import parse_template
 from tests.cli.program import run
+from tests.example_corpora import squad
+from tests.example_tokenizers import save, unigram
 from tests.generators.requests import make_request
-from tests.made_corpora import squad
-from tests.made_tokenizers import save, unigram
 
 TOKEN = "<|im_end|>"
 

@@ -28,8 +28,8 @@ from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.validation import validate_folder
 from tests.cli.program import contents, run
+from tests.example_tokenizers import MAKERS
 from tests.generators.requests import make_request
-from tests.made_tokenizers import MAKERS
 
 pytest.importorskip("fastokens", reason="fastokens is not installed")
 

@@ -23,7 +23,7 @@ from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.fitting import Fitted, Layout, Seeds, fit, smallest_prompt
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Draft, Mark, Offer, Passage, Task
-from tests.made_tokenizers import MAKERS, byte_level
+from tests.example_tokenizers import MAKERS, byte_level
 
 WORDS = (
     "otter",

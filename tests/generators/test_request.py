@@ -296,7 +296,7 @@ def test_notices_are_no_part_of_what_is_asked_for() -> None:
 # --- description --------------------------------------------------------------------------------------------
 
 
-def test_the_description_tells_everything_that_decides_about_the_words() -> None:
+def test_the_description_has_everything_that_decides_about_the_words() -> None:
     request = make_request(
         ["8k", "64k"], ["ruler_vt", "story_multihop"], 7, seed=5, max_new_tokens=99, settings={"story_multihop.hops": 3}
     )

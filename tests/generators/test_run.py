@@ -63,13 +63,13 @@ def test_error_of_a_worker_arrives_as_it_was_and_ends_the_others() -> None:
 
 
 @pytest.mark.usefixtures("no_process_left")
-def test_worker_that_dies_is_told() -> None:
+def test_worker_that_dies_is_reported() -> None:
     with pytest.raises(SparseTasksError, match=r"a worker process ended with exit code 1"):
         list(processes([1, -1, 2]))
 
 
 @pytest.mark.usefixtures("no_process_left")
-def test_worker_that_is_killed_while_it_writes_is_told() -> None:
+def test_worker_that_is_killed_while_it_writes_is_reported() -> None:
     results = processes([1, 500, 500, 500])
     before = set(active_children())
     next(results)
@@ -142,7 +142,7 @@ def test_folders_do_not_depend_on_the_number_of_processes(qwen: PromptTokenizer,
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
-def test_progress_tells_every_sample_in_order(qwen: PromptTokenizer, tmp_path: Path) -> None:
+def test_progress_reports_every_sample_in_order(qwen: PromptTokenizer, tmp_path: Path) -> None:
     told: list[tuple[dataset.Shard, int, int]] = []
     missing: list[dataset.Shard] = []
     manifest = generate_folder(

@@ -22,7 +22,7 @@ from sparse_tasks.core.cluster import connected
 from sparse_tasks.core.stores import store_at
 from sparse_tasks.generators import dataset
 from tests.cli.program import Finished, contents, keep_tokenizers, run
-from tests.made_tokenizers import MAKERS, save
+from tests.example_tokenizers import MAKERS, save
 from tests.ray_cluster import RayCluster, ray_cluster
 from tests.s3_server import S3Server, s3_server
 
@@ -135,7 +135,7 @@ def test_bucket_gets_the_same_bytes(
     assert generate(place, "--on", cluster.address, "--seed", "1").says("output", place, "other files")
 
 
-def test_bucket_without_rights_is_told(cluster: RayCluster, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bucket_without_rights_is_reported(cluster: RayCluster, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     bucket = s3.new_bucket()
@@ -173,7 +173,7 @@ def test_path_missing_on_nodes_is_reported(
     assert contents(tmp_path) == before
 
 
-def test_node_with_other_files_of_the_package_is_told(
+def test_node_with_other_files_of_the_package_is_reported(
     cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = Path(sparse_tasks.__file__).parent
@@ -188,7 +188,7 @@ def test_node_with_other_files_of_the_package_is_told(
     assert not (tmp_path / "data").exists()
 
 
-def test_other_release_of_ray_is_told(cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_release_of_ray_is_reported(cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     monkeypatch.setattr(ray, "__version__", "2.0.0")
@@ -255,7 +255,7 @@ def test_address_without_a_cluster_is_reported(web: str, tmp_path: Path, monkeyp
     assert not (tmp_path / "data").exists()
 
 
-def test_port_of_the_other_kind_is_told(cluster: RayCluster, tmp_path: Path) -> None:
+def test_port_of_the_other_kind_is_reported(cluster: RayCluster, tmp_path: Path) -> None:
     for address in (cluster.client.removeprefix("ray://"), f"ray://{cluster.address}"):
         finished = generate(tmp_path / "data", "--on", address)
         assert finished.code == 2

@@ -11,7 +11,7 @@ import pytest
 from findings import Cells, Finding
 
 from sparse_tasks.evaluators.analyses.table import read_runs
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 
 N = 40
 NEEDLE, CHAIN, WORDS = "ruler_niah_single_1", "ruler_vt", "ruler_fwe"

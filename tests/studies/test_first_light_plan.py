@@ -74,7 +74,7 @@ def test_a_model_without_lengths_is_refused(text: str) -> None:
         plan.parse_model(text)
 
 
-def test_a_dry_run_tells_cells_and_an_estimate_and_does_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_prints_cells_and_an_estimate_and_does_nothing(tmp_path: Path) -> None:
     command = [sys.executable, FIRST_LIGHT / "run", "--dry-run", "--miniature", "--work", tmp_path / "work"]
     told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
     assert "probe-1k/decode" in told

@@ -72,7 +72,7 @@ def test_chunks_make_up_the_prompt(length: int, most: int, sizes: list[int]) -> 
     assert [len(chunk) for chunk in chunks] == sizes
 
 
-def test_later_chunks_are_told_where_to_start() -> None:
+def test_later_chunks_get_their_start() -> None:
     first, nothing = KVzip().instruction(range(2048))
     later, before = KVzip().instruction(range(2048, 4096))
     assert (len(nothing), before) == (0, range(2040, 2048))

@@ -100,7 +100,7 @@ def test_methods_that_forbid_prefix_caching(name: str, options: dict[str, Any], 
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_engines_test_themselves_unless_they_are_told_not_to(wanted: bool) -> None:
+def test_engines_test_themselves_unless_that_is_turned_off(wanted: bool) -> None:
     words = serve_arguments("quest", self_test=wanted)
     config = engine_arguments("quest", self_test=wanted)["additional_config"]
     assert json.loads(words[words.index("--additional-config") + 1]) == config
@@ -150,7 +150,7 @@ def test_what_no_method_takes_is_refused_before_vllm_starts(options: dict[str, A
 
 @pytest.mark.parametrize("config", [None, {}, {"other": 1}, "quest", {KEY: None}, {KEY: "quest"}, {KEY: {}}, {KEY: []},
                                     {KEY: {"sparsity": 0.5}}], ids=str)  # fmt: skip
-def test_a_configuration_that_asks_for_nothing_is_told_how(config: object) -> None:
+def test_a_configuration_without_an_attention_is_refused_with_an_example(config: object) -> None:
     with pytest.raises(UsageError, match=r"has to name an attention, as in \{\"sparse_tasks\"") as error:
         parse_offer(config)
     assert (error.value.field, error.value.value) == ("additional_config", config)

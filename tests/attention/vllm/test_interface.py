@@ -178,7 +178,7 @@ def test_older_versions_are_refused(version: str) -> None:
 
 
 @pytest.mark.parametrize("missing", ["from vllm.platforms import no_such", "import vllm.no_such.module"])
-def test_a_name_that_vllm_lacks_is_told_with_its_version(missing: str) -> None:
+def test_a_name_that_vllm_lacks_is_reported_with_its_version(missing: str) -> None:
     vllm = pytest.importorskip("vllm", reason="vLLM is not installed")
     with pytest.raises(UsageError, match="no_such") as error, importing():
         exec(missing)
@@ -223,7 +223,7 @@ class Made:
         ({"vllm.made:Made": ("step(batch, cache, mask=)",)}, r".*has other arguments \(got an unexpected .*'mask'\)"),
     ],
 )
-def test_a_missing_name_is_told_with_the_release(names: Names, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_name_is_reported_with_the_release(names: Names, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = ModuleType("vllm.made")
     made.Made = Made  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm.made", made)
@@ -248,7 +248,7 @@ def test_a_worker_refuses_a_release_that_lacks_a_private_name_that_it_will_use(m
         _check_interface(config, frees)
 
 
-def test_an_object_without_an_attribute_is_told_with_the_release() -> None:
+def test_an_object_without_an_attribute_is_reported_with_the_release() -> None:
     scales = dict.fromkeys(OF_OBJECTS["attention layer in 8 bits"], 1.0)
     check_object("attention layer in 8 bits", SimpleNamespace(**scales))
     del scales["_k_scale_float"]

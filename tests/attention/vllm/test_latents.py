@@ -127,7 +127,7 @@ def test_dense_is_what_vllm_computes(done: Any) -> None:
 
 @engine
 @pytest.mark.parametrize("name", NAMES)
-def test_methods_leave_out_what_they_are_told(done: Any, name: str) -> None:
+def test_methods_leave_out_the_given_share(done: Any, name: str) -> None:
     own = done["own"]["dense"]["answers"]
     assert apart(done["ours"][f"{name} whole"]["answers"], own) <= 1e-4
     sparse = done["ours"][name]["answers"]

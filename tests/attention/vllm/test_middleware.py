@@ -296,7 +296,7 @@ def test_what_was_not_measured_is_not_said() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_counts_of_a_request_whose_client_left_are_dropped_and_not_told(stream: bool) -> None:
+def test_counts_of_a_request_whose_client_left_are_dropped_and_not_reported(stream: bool) -> None:
     """The answer is then "null", or a stream that breaks off."""
     before = told(SPARSITY, method="quest", phase="decode")()
     if stream:
@@ -374,7 +374,7 @@ def told(metric: Any, **labels: str) -> Callable[[], Mapping[str, float]]:
     return values
 
 
-def test_prometheus_is_told_of_every_sequence_by_method_and_phase() -> None:
+def test_prometheus_gets_every_sequence_by_method_and_phase() -> None:
     decode, read = told(SPARSITY, method="quest", phase="decode"), told(KV_READ, method="quest")
     before, bytes_before = decode(), read()
     Server(ANSWER, engine=Engine([[COUNTS, COUNTS]])).ask({"prompt": "a"})

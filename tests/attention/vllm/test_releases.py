@@ -47,7 +47,7 @@ def test_nothing_left_out_is_what_vllm_writes(done: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "phase"), METHODS.items())
-def test_a_method_leaves_out_what_it_is_told(done: Any, name: str, phase: str) -> None:
+def test_a_method_leaves_out_the_given_share(done: Any, name: str, phase: str) -> None:
     ((ran,),) = [answer["ran"] for answer in done["sparse"][name]["answers"][1:]]
     assert ran[phase]["sparsity"] == pytest.approx(0.7, abs=0.4 if phase == "prefill" else 0.02)
     assert ran["decode" if phase == "prefill" else "prefill"]["sparsity"] == 0

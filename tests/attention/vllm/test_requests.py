@@ -60,7 +60,7 @@ def test_a_finished_id_that_comes_again_in_the_same_step_is_a_new_request() -> N
     assert rows(requests, {"a": 3}) == [Row("a", 0, 0, 3, 3)]
 
 
-def test_those_that_are_over_are_told_once_also_if_they_never_ran() -> None:
+def test_finished_ones_are_reported_once_also_if_they_never_ran() -> None:
     requests = Requests()
     requests.begin(scheduled({"a": 10}, new={"a": (10, 0)}))
     assert requests.begin(scheduled({}, finished=["a", "stranger"])) == {"a", "stranger"}

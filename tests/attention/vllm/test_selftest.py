@@ -243,7 +243,7 @@ ANOTHER = {
 
 
 @pytest.mark.parametrize(("name", "source"), ANOTHER.values(), ids=ANOTHER)
-def test_a_release_with_another_interface_is_told_by_its_version(name: str, source: str) -> None:
+def test_a_release_with_another_interface_is_reported_by_its_version(name: str, source: str) -> None:
     given = engine("quest")
     for module in given.modules.values():
         setattr(module, name, vllms(source)["made"])

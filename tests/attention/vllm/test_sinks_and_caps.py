@@ -54,7 +54,7 @@ def done(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_dense_is_what_vllm_computes_and_methods_leave_out_what_they_are_told(done: Any, name: str) -> None:
+def test_dense_is_what_vllm_computes_and_methods_leave_out_the_given_share(done: Any, name: str) -> None:
     own, dense, sparse = (done[key][kind]["answers"] for key, kind in
                           ((f"{name} own", "dense"), (name, "dense"), (name, "both")))  # fmt: skip
     assert apart(dense, own) <= 1e-4

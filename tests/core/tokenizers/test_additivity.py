@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
-from tests.made_tokenizers import MAKERS, bert, byte_level, llama, unigram
+from tests.example_tokenizers import MAKERS, bert, byte_level, llama, unigram
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.tokenizers import NEVER, PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
-from tests.made_tokenizers import MAKERS, byte_level, llama, unigram
+from tests.example_tokenizers import MAKERS, byte_level, llama, unigram
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "[INST]", "<|im_end|")
 OTHERS = ("<think>", "<｜User｜>", "  ", "the")  # not special; the last two are text in any case

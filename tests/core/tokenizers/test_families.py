@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from tests.core.tokenizers.families import FAMILIES, VISION
-from tests.made_tokenizers import byte_level
+from tests.example_tokenizers import byte_level
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer, loading, qwen25
-from tests.made_tokenizers import MAKERS, byte_level, llama, save
+from tests.example_tokenizers import MAKERS, byte_level, llama, save
 
 TEXT = "Clara paid 46 crowns.\n\n“Chloé?” 漢字 😀\n"
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
-from tests.made_tokenizers import MAKERS
+from tests.example_tokenizers import MAKERS
 
 SORTS = ["qwen2.5", *MAKERS]
 

@@ -20,7 +20,7 @@ from sparse_tasks.evaluators.analyses.certified import SCOPES, Certificate, cert
 from sparse_tasks.evaluators.analyses.frames import column_names
 from sparse_tasks.evaluators.analyses.table import Runs, read_runs
 from sparse_tasks.evaluators.statistics import fixed_sequence, hoeffding_bentkus_p_value
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 from tests.evaluators.metrics import METRICS
 
 Refused = Callable[..., Any]

@@ -20,7 +20,7 @@ from sparse_tasks.evaluators.costs import (
     kv_share,
     prefill_flops,
 )
-from tests.evaluators.made_runs import LLAMA_8B, made_run
+from tests.evaluators.example_runs import LLAMA_8B, made_run
 
 SCORES = {("ruler_vt", 65536): [1.0, 0.5], ("story_multihop", 65536): [1.0], ("ruler_vt", 16384): [1.0, 0.0]}
 

@@ -11,7 +11,7 @@ from pandas.testing import assert_frame_equal
 
 from sparse_tasks.evaluators.analyses.lengths import length_effects
 from sparse_tasks.evaluators.analyses.table import Runs, read_runs
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 
 Scores = dict[tuple[str, int], list[float]]
 DENSE: Scores = {

@@ -23,7 +23,7 @@ from sparse_tasks.evaluators.statistics import (
     macro,
     mean_interval,
 )
-from tests.evaluators.made_runs import LLAMA_8B, made_run
+from tests.evaluators.example_runs import LLAMA_8B, made_run
 
 VT, HOP = ("ruler_vt", 65536), ("story_multihop", 65536)
 SMALL = structs.replace(LLAMA_8B, layers=8, dense_layers=8)

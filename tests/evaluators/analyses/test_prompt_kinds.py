@@ -12,7 +12,7 @@ from sparse_tasks.evaluators.analyses.table import Runs, read_runs
 from sparse_tasks.evaluators.report.page import make_report
 from sparse_tasks.evaluators.results import compare_runs
 from tests.cli.program import run
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 from tests.evaluators.report.reading import parsed
 
 SCORES = {("ruler_vt", length): [1.0] * 15 + [0.0] * 5 for length in (1024, 2048)}

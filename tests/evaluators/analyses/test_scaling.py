@@ -17,7 +17,7 @@ from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.analyses.scaling import Scaling, scaling
 from sparse_tasks.evaluators.analyses.table import Runs, read_runs
 from sparse_tasks.evaluators.costs import parameters
-from tests.evaluators.made_runs import LLAMA_8B, made_run
+from tests.evaluators.example_runs import LLAMA_8B, made_run
 
 EPS, ALPHA, BETA, GAMMA = -16.92, 1.31, -1.15, -1.00  # those that the paper prints
 DELTA = {"ruler_niah": 0.8, "ruler_vt": -0.3, "story_multihop": -0.5}

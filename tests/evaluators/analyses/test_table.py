@@ -18,7 +18,7 @@ from sparse_tasks.evaluators.analyses.analysis import ANALYSES, Analysis
 from sparse_tasks.evaluators.analyses.table import COLUMNS, read_runs
 from sparse_tasks.evaluators.results import SCORES_SCHEMA, compare_runs
 from sparse_tasks.evaluators.runs import COMPARISON
-from tests.evaluators.made_runs import LLAMA_8B, made_run
+from tests.evaluators.example_runs import LLAMA_8B, made_run
 
 Refused = Callable[..., Any]
 DENSE = {("story_multihop", 1024): [1.0, 0.0, 1.0], ("ruler_vt", 1024): [0.5, 1.0]}

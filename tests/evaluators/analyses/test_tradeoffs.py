@@ -14,7 +14,7 @@ from pandas.testing import assert_frame_equal
 from sparse_tasks.evaluators.analyses.table import Runs, read_runs
 from sparse_tasks.evaluators.analyses.tradeoffs import task_tradeoffs
 from sparse_tasks.evaluators.statistics import difference_interval, macro
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 
 Scores = dict[tuple[str, int], list[float]]
 PLACES = [(task, length) for length in (1024, 2048) for task in ("ruler_niah", "ruler_vt")]

@@ -12,7 +12,7 @@ from sparse_tasks.evaluators.analyses.cost import cost
 from sparse_tasks.evaluators.analyses.frames import column_names
 from sparse_tasks.evaluators.analyses.table import Runs, read_runs
 from sparse_tasks.evaluators.analyses.written import Written, written
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 
 TASK = "reason_ledger"
 

@@ -18,7 +18,7 @@ from sparse_tasks.evaluators.engines.group import engines
 from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.predict import RunRequest, predict
 from sparse_tasks.evaluators.runs import Run
-from tests.evaluators.engines.made_engine import PlacedEngine
+from tests.evaluators.engines.fake_engine import PlacedEngine
 from tests.ray_cluster import RayCluster, ray_cluster
 
 

@@ -19,7 +19,7 @@ from sparse_tasks.evaluators.engines.running import Engines
 from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.predict import RunRequest, predict
 from sparse_tasks.evaluators.runs import Run
-from tests.evaluators.engines.made_engine import PlacedEngine
+from tests.evaluators.engines.fake_engine import PlacedEngine
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs to know which cores it may use")
 

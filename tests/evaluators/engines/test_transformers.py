@@ -138,13 +138,13 @@ def test_settings_of_decoding_can_be_given(name: str, model: Model) -> None:
         ({"max_new_tokens": 3}, r"max_new_tokens=3.* is set by other options"),
     ],
 )
-def test_wrong_settings_of_decoding_are_told(given: object, said: str, model: Model) -> None:
+def test_wrong_settings_of_decoding_are_reported(given: object, said: str, model: Model) -> None:
     with pytest.raises(UsageError, match=said):
         engine(model, arguments={"override_generation_config": given}).context()
 
 
 @needs_torch
-def test_the_type_follows_the_processor_and_is_told(
+def test_the_type_follows_the_processor_and_is_reported(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoModelForCausalLM
@@ -228,7 +228,7 @@ def test_begun_answers_are_read_by_the_model(model: Model, tmp_path: Path) -> No
     ("arguments", "said"),
     [({"devise": "cpu"}, r"did you mean 'device'"), ({"dtype": 16}, r"must be a name")],
 )
-def test_wrong_argument_is_told(model: Model, arguments: dict[str, Any], said: str) -> None:
+def test_wrong_argument_is_reported(model: Model, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         engine(model, arguments=arguments)
 

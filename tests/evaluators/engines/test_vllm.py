@@ -306,7 +306,7 @@ def has_engine(pid: int) -> bool:
 
 
 @pytest.mark.nightly
-def test_a_failure_is_told_with_its_cause_and_nothing_else_of_the_engine(
+def test_a_failure_is_reported_with_its_cause_and_nothing_else_of_the_engine(
     data: Path, short_demo: Path, tmp_path: Path
 ) -> None:
     started = start(tmp_path, "evaluate", data, "--model", short_demo, *ALONE, "-o", tmp_path / "run",

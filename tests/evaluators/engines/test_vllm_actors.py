@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.program import process
-from tests.evaluators.made_llama import made_llama
+from tests.evaluators.tiny_llama import tiny_llama
 from tests.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = [
@@ -32,7 +32,7 @@ def cluster() -> Iterator[RayCluster]:
 def wide(tokenizer_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint whose heads are of a size that vLLM's CPU build has."""
     folder = tmp_path_factory.mktemp("model") / "wide"
-    return made_llama(folder, tokenizer_folders["byte_level"], hidden_size=128, intermediate_size=128, positions=4096)
+    return tiny_llama(folder, tokenizer_folders["byte_level"], hidden_size=128, intermediate_size=128, positions=4096)
 
 
 def test_methods_change_in_the_engines_of_two_nodes(

@@ -25,7 +25,7 @@ from sparse_tasks.evaluators.records import (
     SamplingRecord,
     ScoredSample,
 )
-from tests.evaluators.made_runs import made_settings
+from tests.evaluators.example_runs import made_settings
 
 RUN: dict[str, Any] = to_builtins(
     made_settings(

@@ -25,7 +25,7 @@ def test_the_run_of_these_tests_is_of_the_form_that_is_written(scored: Scored) -
     assert set(scored.scores[0]) == set(SCORES_SCHEMA.names)
 
 
-def test_the_level_that_is_told_is_that_of_the_intervals() -> None:
+def test_the_reported_level_is_that_of_the_intervals() -> None:
     assert inspect.signature(mean_interval).parameters["level"].default == LEVEL
 
 

@@ -20,7 +20,7 @@ from sparse_tasks.core.errors import install
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.exports import DATA_EXPORTS
-from tests import made_corpora as made
+from tests import example_corpora as made
 from tests.cli.program import contents, run
 
 # The tasks of RULER's synthetic.yaml, and what its constants give to an answer.

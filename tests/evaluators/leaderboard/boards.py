@@ -9,7 +9,7 @@ from typing import Any
 
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 
 __all__ = ["LENGTHS", "TASKS", "accepted", "submitted"]
 

@@ -15,7 +15,7 @@ from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.results import score_run
 from sparse_tasks.evaluators.runs import Run
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 
 __all__ = ["Edit", "answered", "changed", "packed", "put", "repacked", "unpacked"]
 

@@ -25,9 +25,9 @@ from sparse_tasks.evaluators.leaderboard.pages import shown, slug
 from sparse_tasks.evaluators.leaderboard.standings import verdict
 from sparse_tasks.evaluators.records import ComparedAverage, DifferenceInterval
 from tests.evaluators.conftest import Refused
+from tests.evaluators.example_runs import LLAMA_8B
 from tests.evaluators.leaderboard.boards import TASKS, accepted, submitted
 from tests.evaluators.leaderboard.handed_in import changed, put
-from tests.evaluators.made_runs import LLAMA_8B
 
 SPARSE: Any = {"attention": "quest", "sparsity": 0.9}
 

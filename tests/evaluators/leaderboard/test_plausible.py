@@ -16,7 +16,7 @@ from sparse_tasks.core.parameters import parameters
 from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.leaderboard.plausible import contradiction, implausible
 from sparse_tasks.evaluators.records import EngineRecord, Prediction, Shape
-from tests.evaluators.made_runs import LLAMA_8B, made_settings
+from tests.evaluators.example_runs import LLAMA_8B, made_settings
 from tests.methods import OURS
 
 

@@ -27,8 +27,8 @@ from sparse_tasks.evaluators.leaderboard.reading import LARGEST_FILE, Submission
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.records import Reason
 from sparse_tasks.evaluators.runs import Run
+from tests.evaluators.example_runs import made_run
 from tests.evaluators.leaderboard.handed_in import Edit, answered, changed, packed, put, repacked
-from tests.evaluators.made_runs import made_run
 from tests.schemas.validation import problems
 
 Written = Callable[[bytes], Path]

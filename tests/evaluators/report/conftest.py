@@ -9,7 +9,7 @@ import pytest
 from sparse_tasks.evaluators.analyses.analysis import Analysis
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.report.page import make_report
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 from tests.evaluators.report.sweeps import DENSE, Report, worse
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import browser, needs_chromium, opened, violations, wrongly_cut
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 from tests.evaluators.report.sweeps import DENSE, Report, worse
 
 __all__ = ["browser"]

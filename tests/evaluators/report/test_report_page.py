@@ -18,7 +18,7 @@ from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.report.page import make_report
 from sparse_tasks.evaluators.results import read_outcomes, read_result
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 from tests.evaluators.report.reading import parsed
 from tests.evaluators.report.sweeps import DENSE, Report, worse
 
@@ -449,7 +449,7 @@ def test_a_model_that_can_do_nothing_gets_advice_and_no_conclusions(tmp_path: Pa
     assert "acme/small" not in root.section("cost").all("figure")[0].text
 
 
-def test_models_are_told_apart_and_many_methods_are_not_drawn_into_one_panel(tmp_path: Path, report: Report) -> None:
+def test_models_are_distinguished_and_many_methods_are_not_drawn_into_one_panel(tmp_path: Path, report: Report) -> None:
     scores = {("ruler_vt", 1024): [1.0, 0.5, 1.0], ("ruler_vt", 2048): [1.0, 0.5, 0.0]}
     for model in ("acme/small", "acme/large"):
         made_run(tmp_path / f"{model[5:]}-dense", scores, model=model)

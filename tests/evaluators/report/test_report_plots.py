@@ -58,7 +58,7 @@ def test_two_drawings_share_no_id_and_refer_to_their_own() -> None:
     assert key("k1", style(3)) != key("k2", style(3))
 
 
-def test_lines_are_told_apart_without_colour_and_seen_on_white() -> None:
+def test_lines_differ_without_colour_and_are_visible_on_white() -> None:
     looks = [style(number) for number in range(280)]
     assert len({(one.colour, one.marker, one.dash) for one in looks}) == 280
     for one, other in itertools.combinations(looks[:8], 2):

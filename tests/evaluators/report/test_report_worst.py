@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cli.program import run as run_program
-from tests.evaluators.made_runs import made_run
+from tests.evaluators.example_runs import made_run
 from tests.evaluators.report.reading import Element, parsed
 from tests.evaluators.report.sweeps import Report
 
@@ -62,7 +62,7 @@ def test_the_choice_is_spread_over_tasks_and_names_no_sample_twice(answered: Pat
     assert sorted(tasks.count(task) for task in set(tasks)) == [3, 3]
 
 
-def test_where_the_data_set_is_now_can_be_told(answered: Path, report: Report, copy: Path) -> None:
+def test_another_place_of_the_data_set_can_be_given(answered: Path, report: Report, copy: Path) -> None:
     for name in ("dense", "quest"):
         path = answered / name / "run.json"
         settings = json.loads(path.read_text())

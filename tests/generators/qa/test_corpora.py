@@ -17,17 +17,17 @@ from sparse_tasks.generators.corpora import CORPORA, Corpus, find_corpora
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.task import TASKS
 from sparse_tasks.generators.validation import validate_folder
-from tests import made_corpora as made
+from tests import example_corpora as made
 from tests.cli.program import run
+from tests.example_corpora import example_corpora
 from tests.generators.requests import make_request
-from tests.made_corpora import made_corpora
 from tests.schemas.validation import problems
 
 SQUAD, TOEFL = ("qa_squad", "qa_toefl")
 
 
 def only(*names: str) -> dict[str, Corpus]:
-    return {name: made_corpora()[name] for name in names}
+    return {name: example_corpora()[name] for name in names}
 
 
 def names_of(tasks: list[str], *corpora: str) -> tuple[list[str], tuple[str, ...]]:
@@ -202,7 +202,7 @@ def test_the_location_of_a_corpus_does_not_affect_samples(tmp_path: Path, qwen: 
     moved = find_corpora({SQUAD: str(made.write_json(tmp_path / "elsewhere.json", made.squad()))})
     one, two = (
         api.generate("2k", "qa_squad", 2, corpora={SQUAD: str(found.paths[0])})["qa_squad_2k"].to_list()
-        for found in (made_corpora()[SQUAD], moved[SQUAD])
+        for found in (example_corpora()[SQUAD], moved[SQUAD])
     )
     assert one == two
 

@@ -31,8 +31,8 @@ from sparse_tasks.generators.qa.toefl import read_toefl
 from sparse_tasks.generators.ruler.essays import read_essays
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.seeds import Stream
-from tests import made_corpora as made
-from tests import made_tokenizers
+from tests import example_corpora as made
+from tests import example_tokenizers
 from tests.cli.program import run
 from tests.generators.requests import make_request
 
@@ -456,13 +456,13 @@ def test_essays_of_any_script_fill_any_length(
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-@pytest.mark.parametrize("made_tokenizer", [made_tokenizers.byte_level, made_tokenizers.llama])
+@pytest.mark.parametrize("made_tokenizer", [example_tokenizers.byte_level, example_tokenizers.llama])
 def test_essays_of_scripts_that_a_tokenizer_spells_in_bytes(
     script: str, made_tokenizer: Callable[[], Tokenizer], tmp_path: Path
 ) -> None:
     (tmp_path / "essays.txt").write_text("\n".join(_paragraphs(script, 1380, 17)), encoding="utf-8")
     request = make_request([2048], ["ruler_niah_multivalue"], 1, corpora=_of("essays", tmp_path / "essays.txt"))
-    tokenizer = load_tokenizer(str(made_tokenizers.save(made_tokenizer(), tmp_path / "tokenizer")))
+    tokenizer = load_tokenizer(str(example_tokenizers.save(made_tokenizer(), tmp_path / "tokenizer")))
     assert 2048 - TOLERANCE <= make_sample(request, tokenizer, request.tasks[0], 2048, 0).input_tokens <= 2048
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.generators.corpora import CORPORA, find_corpora
-from tests import made_corpora as made
+from tests import example_corpora as made
 from tests.cli.program import ROOT
 from tests.hub.server import Blob, FakeHub, Repo, environment
 

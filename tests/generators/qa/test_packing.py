@@ -23,9 +23,9 @@ from sparse_tasks.generators.qa.sentences import cut, sentence_ends
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.sampling import check_lengths, make_sample
 from sparse_tasks.generators.seeds import Stream
-from tests import made_corpora as made
+from tests import example_corpora as made
+from tests.example_corpora import example_corpora
 from tests.generators.requests import make_request
-from tests.made_corpora import made_corpora
 
 CORPUS = {
     "qa_squad": "qa_squad",
@@ -39,7 +39,7 @@ NAMED = ("qa_squad", "qa_quality", "qa_toefl")
 
 
 def request_of(name: str, length: int = 3000, samples: int = 10, corpus: Corpus | None = None, **more: Any) -> Request:
-    found = made_corpora()[CORPUS[name]] if corpus is None else corpus
+    found = example_corpora()[CORPUS[name]] if corpus is None else corpus
     return make_request([length], [name], samples, corpora={CORPUS[name]: found}, **more)
 
 

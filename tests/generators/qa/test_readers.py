@@ -19,7 +19,7 @@ from sparse_tasks.generators.qa.hotpotqa import read_hotpotqa
 from sparse_tasks.generators.qa.quality import read_quality
 from sparse_tasks.generators.qa.squad import read_squad
 from sparse_tasks.generators.qa.toefl import read_toefl
-from tests import made_corpora as made
+from tests import example_corpora as made
 
 
 def corpus(path: Path, name: str = "qa_test") -> Corpus:
@@ -115,7 +115,7 @@ def test_a_duplicate_document_is_merged(tmp_path: Path) -> None:
     assert found.documents == ("A title\nAda built it.", "A title\nAda built\u00a0it.")
 
 
-def test_questions_that_cannot_be_asked_are_counted_and_told(tmp_path: Path) -> None:
+def test_questions_that_cannot_be_asked_are_counted_and_reported(tmp_path: Path) -> None:
     asked = [
         qa("Who?", "Boris"),
         qa("When?", "1066", "Boris"),

@@ -38,7 +38,7 @@ def oracle(prompt: str) -> str:
     st.integers(0, 6),
     st.integers(0, 2**32),
 )
-def test_common_and_rare_words_stand_as_often_as_told(
+def test_common_and_rare_words_occur_as_often_as_set(
     words: int, common: int, rare: int, more: int, offers: int, seed: int
 ) -> None:
     rare = min(rare, common - 1)

@@ -53,7 +53,7 @@ def test_characters_are_drawn_evenly() -> None:
 
 
 @pytest.mark.parametrize("queries", [1, 4])
-def test_the_number_of_keys_is_told(queries: int) -> None:
+def test_the_question_gives_the_number_of_keys(queries: int) -> None:
     question = draft_of(NAME, queries, 20, queries=queries).question
     if queries == 1:
         assert "What is the value of this key?" in question

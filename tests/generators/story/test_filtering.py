@@ -29,7 +29,7 @@ def test_gold_are_the_chapters_without_a_purchase(chapters: int, more: int, seed
 
 
 @pytest.mark.parametrize("chapters", range(1, 9))
-def test_the_number_of_chapters_is_told(chapters: int) -> None:
+def test_the_question_gives_the_number_of_chapters(chapters: int) -> None:
     question = draft_of(NAME, chapters, 20, chapters=chapters).question
     assert f"In exactly {chapters} chapter{'s' * (chapters > 1)} " in question
     assert ("Which is it?" if chapters == 1 else "Which are they?") in question

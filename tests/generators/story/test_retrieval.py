@@ -25,7 +25,7 @@ def asked(question: str) -> list[tuple[str, int]]:
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(1, 64), st.integers(0, 40), st.integers(0, 2**32))
-def test_asks_as_many_questions_as_told_of_different_facts(questions: int, more: int, seed: int) -> None:
+def test_asks_the_given_number_of_questions_on_different_facts(questions: int, more: int, seed: int) -> None:
     size = task_of(NAME, questions=questions).smallest() + more
     draft = draft_of(NAME, seed, size, questions=questions)
     told = asked(draft.question)

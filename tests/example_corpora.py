@@ -265,7 +265,7 @@ def write_all(folder: Path) -> dict[str, str]:
 
 
 @functools.cache
-def made_corpora() -> dict[str, Corpus]:
+def example_corpora() -> dict[str, Corpus]:
     """One of each, the same in every process."""
     folder = Path(tempfile.mkdtemp(prefix="made-corpora-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from sparse_tasks.core.tokenizers import load_tokenizer
 
-__all__ = ["made_llama"]
+__all__ = ["tiny_llama"]
 
 
-def made_llama(folder: Path, tokenizer: Path, *, hidden_size: int, intermediate_size: int, positions: int) -> Path:
+def tiny_llama(folder: Path, tokenizer: Path, *, hidden_size: int, intermediate_size: int, positions: int) -> Path:
     """A Llama of two small layers with random weights, two heads and one KV head, and a tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
