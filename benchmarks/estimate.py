@@ -64,8 +64,8 @@ def main() -> int:
         within = (
             f"{min(total['low'] for total in totals) / real:.2f} to {max(total['high'] for total in totals) / real:.2f}"
         )
-        told = " ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(f"{setting:<70} {real:>8.1f} {told:>20} {within:>14} {apart:>6.2f}", flush=True)
+        reported = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"{setting:<70} {real:>8.1f} {reported:>20} {within:>14} {apart:>6.2f}", flush=True)
         exceeded |= max(*ratios, apart) > LIMIT or min(ratios) < 1 / LIMIT
     return int(exceeded)
 

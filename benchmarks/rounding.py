@@ -71,10 +71,12 @@ def compare(name: str, ours: list[Any], theirs: list[Any]) -> None:
     apart = torch.cat([logprobs(a) - logprobs(b) for a, b in zip(ours, theirs, strict=True)]).abs()
     gaps = [gap(a.outputs[0], b.outputs[0]) for a, b in zip(ours, theirs, strict=True)]
     other = [gap for gap in gaps if gap is not None]
-    told = f", {len(other)} of {len(gaps)} write other tokens" + (
+    reported = f", {len(other)} of {len(gaps)} write other tokens" + (
         f", of which the first two were {max(other):.3f} apart at most" if other else ""
     )
-    print(f"{name:44} logprobs differ by {apart.mean():.5f} on average, {apart.max():.5f} at most{told}", flush=True)
+    print(
+        f"{name:44} logprobs differ by {apart.mean():.5f} on average, {apart.max():.5f} at most{reported}", flush=True
+    )
 
 
 def gap(a: Any, b: Any) -> float | None:

@@ -83,7 +83,7 @@ def error_of(out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, block: 
     return float((wrong / norm) ** 0.5)
 
 
-def told(error: BaseException) -> str:
+def reported(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:300]
@@ -102,7 +102,7 @@ def probe(name: str) -> str:
             if not error < WRONG:
                 problems.append(f"blocks of {block}: wrong, relative error {error:.3g}")
         except Exception as failed:  # whatever another's package raises is the result
-            problems.append(f"blocks of {block}: {told(failed)}")
+            problems.append(f"blocks of {block}: {reported(failed)}")
     return "; ".join(problems) if len(problems) == len(BLOCKS) else ""
 
 
@@ -201,7 +201,7 @@ def measure_at(
             row["index_ms"] = 1e3 * (time.perf_counter() - began)
             runs[rival.name] = partial(run, ready)
         except Exception as failed:  # whatever another's package raises is the result
-            row["note"] = told(failed)
+            row["note"] = reported(failed)
         else:
             row["note"] = "" if row["error"] < WRONG else "wrong"
             row["note"] += "" if rival.causal else "not causal on the diagonal"
@@ -307,7 +307,7 @@ def main() -> None:
                 if arguments.json:
                     arguments.json.write_text(json.dumps(rows))
     except Exception as failed:  # a kernel may break the device: print the measurements so far
-        console.print(f"stopped: {told(failed)}", markup=False)
+        console.print(f"stopped: {reported(failed)}", markup=False)
     console.print(table(rows))
     if any(row.get("ms") is not None for row in rows):
         picture(rows, arguments.picture)

@@ -293,9 +293,9 @@ class Client:
         async with self._post(self._body(ask)) as answer:
             if answer.status != 200:
                 raise RuntimeError(f"status {answer.status}: {await answer.text()}")
-            told = await answer.json()
-        (choice,) = told["choices"]
-        return Answer(choice["text"], tuple(choice["token_ids"]), told.get("sparse_tasks", {}))
+            reported = await answer.json()
+        (choice,) = reported["choices"]
+        return Answer(choice["text"], tuple(choice["token_ids"]), reported.get("sparse_tasks", {}))
 
     async def streamed(self, ask: Ask) -> Answer:
         """A streamed answer."""
@@ -609,10 +609,10 @@ def main() -> int:
     for what in wrong:
         print(f"violated: {what}")
     if given.folder:
-        told = [
+        reported = [
             {"kind": life.kind, "memory": life.memory, "tables": life.tables, "metrics": life.metrics} for life in lives
         ]
-        (given.folder / "lives.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+        (given.folder / "lives.json").write_text(json.dumps(reported, indent=1), encoding="utf-8")
     return 1 if wrong else 0
 
 

@@ -118,8 +118,8 @@ def quality(articles: int = 60, sentences: int = 60, seed: int = 2) -> list[dict
     chance, lines = random.Random(seed), []
     for number in range(articles):
         facts = _facts(chance, number)
-        told = _sentences(chance, facts, sentences)
-        paragraphs = [" ".join(told[i : i + 4]) for i in range(0, len(told), 4)]
+        reported = _sentences(chance, facts, sentences)
+        paragraphs = [" ".join(reported[i : i + 4]) for i in range(0, len(reported), 4)]
         questions = []
         for what, of in (("Who built", "who"), ("When did they build", "year"), ("What was the trade behind", "trade")):
             options = list(dict.fromkeys([facts[of], *(_facts(chance, number)[of] for _ in range(12))]))[:5]
@@ -168,7 +168,7 @@ def toefl(passages: int = 70, sentences: int = 40, seed: int = 3) -> list[dict[s
     chance, lines = random.Random(seed), []
     for number in range(passages):
         facts = _facts(chance, number)
-        told = [sentence.lower().replace(".", " .") for sentence in _sentences(chance, facts, sentences)]
+        reported = [sentence.lower().replace(".", " .") for sentence in _sentences(chance, facts, sentences)]
         questions, answers = [], []
         for i in range(3):
             wrong = chance.sample([thing for thing in _THINGS if thing != facts["what"]], 4)
@@ -179,7 +179,7 @@ def toefl(passages: int = 70, sentences: int = 40, seed: int = 3) -> list[dict[s
             ask = ("what was built in", "what does the professor describe in", "which two fit what the talk says of")[i]
             questions.append(f"Question: {ask} {facts['where']}?\n{listed}")
             answers.append("".join(sorted("ABCDE"[options.index(text)] for text in right)))
-        lines.append({"context": " ".join(told), "questions": questions, "answer": answers})
+        lines.append({"context": " ".join(reported), "questions": questions, "answer": answers})
     return lines
 
 
@@ -190,8 +190,8 @@ def hotpotqa(questions: int = 80, seed: int = 4) -> list[dict[str, Any]]:
         paragraphs = []
         for i in range(10):
             facts = _facts(chance, 10 * number + i)
-            told = _sentences(chance, facts, chance.randint(2, 5))
-            paragraphs.append((facts, [told[0], *(f" {sentence}" for sentence in told[1:])]))
+            reported = _sentences(chance, facts, chance.randint(2, 5))
+            paragraphs.append((facts, [reported[0], *(f" {sentence}" for sentence in reported[1:])]))
         one, two = paragraphs[0][0], paragraphs[1][0]
         paragraphs[1][1].append(f" It was copied from the {one['what']} of {one['where']}.")
         titles = [f"{facts['what'].title()} of {facts['where']}" for facts, _ in paragraphs]

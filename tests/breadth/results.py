@@ -65,9 +65,9 @@ def _page(results: Json) -> Iterator[str]:
     yield ""
     yield "| outcome | architectures |"
     yield "| --- | ---: |"
-    for kind, told in _TOLD.items():
+    for kind, reported in _TOLD.items():
         if kind in rows or kind in AS_THEY_SHOULD:
-            yield f"| {told} | {len(rows.get(kind, []))} |"
+            yield f"| {reported} | {len(rows.get(kind, []))} |"
     yield ""
     yield _SIZES
     yield ""

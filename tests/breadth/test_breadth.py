@@ -31,10 +31,10 @@ def test_no_reason_is_that_the_engine_was_tried_in_one_process() -> None:
 def test_the_page_hides_nothing_that_is_wrong() -> None:
     good = next(row for row in ROWS.values() if outcome(row) == "sparse")
     wrong, failed = good | {"difference": 3.5}, {"stage": "sparse", "error": "RuntimeError: a | b", "refused": False}
-    told = page(STORED | {"rows": {"A": good, "B": wrong, "C": failed}})
-    assert "| A | " in told
-    assert "| B, WRONG | 3.5e+00 |" in told
-    assert "| C | `RuntimeError: a / b` |" in told
+    reported = page(STORED | {"rows": {"A": good, "B": wrong, "C": failed}})
+    assert "| A | " in reported
+    assert "| B, WRONG | 3.5e+00 |" in reported
+    assert "| C | `RuntimeError: a / b` |" in reported
 
 
 @pytest.mark.parametrize(

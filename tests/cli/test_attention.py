@@ -143,10 +143,10 @@ class TestWithTorch:
 
     def test_twins_are_timed_on_a_cpu(self) -> None:
         options = ["--device", "cpu", "-l", "256", "--heads", 4, "--kv-heads", 2, "--head-size", 32, "--batch", 2]
-        told = run("attention", "bench", "quest", "snapkv", *options, "--format", "json").json()
-        assert [timing["method"] for timing in told["timings"]] == ["quest", "snapkv"]
-        assert told["shape"]["device"] == "cpu"
-        for timing in told["timings"]:
+        reported = run("attention", "bench", "quest", "snapkv", *options, "--format", "json").json()
+        assert [timing["method"] for timing in reported["timings"]] == ["quest", "snapkv"]
+        assert reported["shape"]["device"] == "cpu"
+        for timing in reported["timings"]:
             assert timing["speedup"] == pytest.approx(timing["dense"] / timing["sparse"])
             assert timing["bound"] == pytest.approx(1 / timing["computed"])
             assert 0.09 < timing["computed"] < 0.2

@@ -249,8 +249,8 @@ def test_ctrl_c_adds_one_line_and_the_next_run_resumes(data: Path, gold: Path, t
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     go_on = shlex.join(["sparse-tasks", *map(str, arguments)])
-    told = f"interrupted; kept in {folder}: 1 of 8 answers; resume with: {go_on}"
-    assert (process.returncode, out, err.splitlines()[-1]) == (130, "", told)
+    reported = f"interrupted; kept in {folder}: 1 of 8 answers; resume with: {go_on}"
+    assert (process.returncode, out, err.splitlines()[-1]) == (130, "", reported)
     assert len(err.splitlines()) == 3
     assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]
     assert run(*arguments).code == 0

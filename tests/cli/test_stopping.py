@@ -147,9 +147,9 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(
 
 @pytest.mark.slow  # coverage tracing replaces the SIGTERM handler
 @pytest.mark.parametrize("whole_group", [True, pytest.param(False, marks=pytest.mark.nightly)])
-@pytest.mark.parametrize(("sent", "told"), [("SIGTERM", "stopped by SIGTERM"), ("SIGHUP", "stopped by SIGHUP")])
+@pytest.mark.parametrize(("sent", "reported"), [("SIGTERM", "stopped by SIGTERM"), ("SIGHUP", "stopped by SIGHUP")])
 def test_other_signals_stop_it_as_well(
-    sent: str, told: str, whole_group: bool, tmp_path: Path, scratch: Path, small: list[object]
+    sent: str, reported: str, whole_group: bool, tmp_path: Path, scratch: Path, small: list[object]
 ) -> None:
     folder, number = tmp_path / "data", signal.Signals[sent]
     started = start(scratch, *LONG, *small, "-w", 2, "-o", folder)
@@ -157,7 +157,7 @@ def test_other_signals_stop_it_as_well(
     os.killpg(started.pid, number) if whole_group else started.send_signal(number)
     code, out, err = ends(started)
     assert (code, out) == (128 + number, "")
-    assert_reports(err, told, folder, started)
+    assert_reports(err, reported, folder, started)
     assert not [name for name in contents(folder) if ".sparse_tasks-" in name or name.endswith(".lock")]
 
 
@@ -311,16 +311,16 @@ def test_stopped_anywhere_it_reports_what_is_kept_and_how_to_resume(
         assert finished.code == code
         assert "Traceback" not in finished.err
         assert not [path for path in contents(out) if ".sparse_tasks-" in path or path.endswith(".lock")]
-        told = re.fullmatch(
+        reported = re.fullmatch(
             rf"{how}; (?:kept in (.+): ([0-9,]+) (.*)|nothing was kept); (resume with|start again): (.+)", last
         )
-        assert told, last
-        if told[1] is None:
+        assert reported, last
+        if reported[1] is None:
             assert not out.exists() or not counted(out, "files")
         else:
-            assert Path(told[1]).resolve().is_relative_to(out.resolve())
-            assert int(told[2]) == counted(Path(told[1]), told[3]) > 0
-        again = shlex.split(told[5])
+            assert Path(reported[1]).resolve().is_relative_to(out.resolve())
+            assert int(reported[2]) == counted(Path(reported[1]), reported[3]) > 0
+        again = shlex.split(reported[5])
         assert again == ["sparse-tasks", *command]
         ended = run(*again[1:])
         assert ended.code == 0, ended.err

@@ -102,8 +102,8 @@ def test_partial_takes_what_is_there_and_marks_every_output(reader: str, runs: P
     assert finished.code == 0, finished.err
     assert contents(runs) == before
     if "json" in reader:
-        told = finished.json()
-        assert told.get("missing_b") == MISSING or [WORDS in one for one in told["partial"]] == [True]
+        reported = finished.json()
+        assert reported.get("missing_b") == MISSING or [WORDS in one for one in reported["partial"]] == [True]
     else:
         assert WORDS in finished.out + finished.err
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
@@ -150,11 +150,11 @@ def test_no_output_is_invented(runs: Path, tmp_path: Path) -> None:
 
 
 def test_partial_pairs_are_those_that_both_answered(runs: Path) -> None:
-    told = run("compare", runs / "dense", runs / "quest", "--partial", "--format", "json").json()
-    assert (told["left_out_a"], told["left_out_b"], told["missing_b"]) == (MISSING, 0, MISSING)
-    assert "missing_a" not in told
-    assert sum(row["n"] for row in told["rows"]) == 8 - MISSING
-    assert all(row["difference"] == 0 for row in told["rows"])
+    reported = run("compare", runs / "dense", runs / "quest", "--partial", "--format", "json").json()
+    assert (reported["left_out_a"], reported["left_out_b"], reported["missing_b"]) == (MISSING, 0, MISSING)
+    assert "missing_a" not in reported
+    assert sum(row["n"] for row in reported["rows"]) == 8 - MISSING
+    assert all(row["difference"] == 0 for row in reported["rows"])
 
 
 def test_score_names_evaluate_and_evaluate_completes_it(runs: Path, data: Path, gold: Path, whole: Path) -> None:
@@ -253,9 +253,9 @@ def test_without_a_terminal_lines_tell_how_far_it_is(
         assert [line.split()[1] for line in lines] == ["2", "4", "6", "8"]  # a file each
     else:
         assert [line.split()[1] for line in lines] == [f"{n}/{of}" for n in range(1, of + 1)]
-        told = rf"{stage}: {{}}/{of} samples \({{:.0%}}\)(, [\d,]+ tok/s)?"
-        assert re.fullmatch(told.format(1, 1 / of), lines[0])
-        assert re.fullmatch(told.format(2, 2 / of) + r", [\d.]+ (s|min|h) left", lines[1])
+        reported = rf"{stage}: {{}}/{of} samples \({{:.0%}}\)(, [\d,]+ tok/s)?"
+        assert re.fullmatch(reported.format(1, 1 / of), lines[0])
+        assert re.fullmatch(reported.format(2, 2 / of) + r", [\d.]+ (s|min|h) left", lines[1])
         assert lines[-1].endswith("0.0 s left")
     assert "\r" not in finished.err
     assert "\x1b" not in finished.err

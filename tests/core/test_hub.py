@@ -27,7 +27,7 @@ def test_a_possible_path_is_not_a_hub_id(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("raised", "reported"),
     [
         (LocalEntryNotFoundError("long\nstory"), "is not in the cache and the Hub cannot be reached"),
         (OfflineModeIsEnabled("no network\nset a variable"), "could not be fetched from the Hub: no network"),
@@ -36,10 +36,10 @@ def test_a_possible_path_is_not_a_hub_id(name: str) -> None:
         (PermissionError(13, "Permission denied"), "could not be fetched from the Hub: [Errno 13] Permission denied"),
     ],
 )
-def test_a_failure_is_one_line_with_its_cause(raised: Exception, told: str) -> None:
+def test_a_failure_is_one_line_with_its_cause(raised: Exception, reported: str) -> None:
     with pytest.raises(UsageError) as caught, fetching("model", "org/name"):
         raise raised
-    assert str(caught.value) == f"model: 'org/name' {told}"
+    assert str(caught.value) == f"model: 'org/name' {reported}"
     assert caught.value.__cause__ is raised
 
 

@@ -78,10 +78,10 @@ def test_the_table_of_a_run_says_what_the_model_cannot_do(
 ) -> None:
     for folder, easy in zip(sweep, ("1.000", "0.500"), strict=True):
         print_result(read_result(folder), folder, Format.human)
-        told = capsys.readouterr().out
-        assert f"  {easy}  " in told
-        assert " unable 0.000 " in told
-        assert "unable: story_multihop (4k). Dense attention scores below 0.1 there" in told
+        reported = capsys.readouterr().out
+        assert f"  {easy}  " in reported
+        assert " unable 0.000 " in reported
+        assert "unable: story_multihop (4k). Dense attention scores below 0.1 there" in reported
 
 
 def test_a_sweep_shows_the_mean_of_what_the_model_can_do(
@@ -94,22 +94,22 @@ def test_a_sweep_shows_the_mean_of_what_the_model_can_do(
         Swept(sparse, results[1].attention, results[1], compare_runs(*sweep)),
     ]
     print_sweep(runs, dense.parent, Format.human)
-    told = capsys.readouterr().out
-    assert "length 4k, ruler_vt, 20 samples" in told
-    assert "0.500    -0.500" in told
-    assert "unable: story_multihop (4k)" in told
+    reported = capsys.readouterr().out
+    assert "length 4k, ruler_vt, 20 samples" in reported
+    assert "0.500    -0.500" in reported
+    assert "unable: story_multihop (4k)" in reported
 
 
 def test_zeros_are_not_compared(tmp_path: Path) -> None:
     dense = made_run(tmp_path / "dense", {EASY: ZEROS, HARD: [*ZEROS[1:], 1.0]})
     sparse = made_run(tmp_path / "sparse", {EASY: ZEROS, HARD: ZEROS}, attention="quest", sparsity=0.9)
     assert compare_runs(dense, sparse).averages == []
-    told = run("compare", dense, sparse).out
-    rows = [line.split() for line in told.splitlines() if line.startswith(("ruler_vt", "story_multihop"))]
+    reported = run("compare", dense, sparse).out
+    rows = [line.split() for line in reported.splitlines() if line.startswith(("ruler_vt", "story_multihop"))]
     assert rows == [
         ["ruler_vt", "20", "0.000", "0.000", "unable"],
         ["story_multihop", "20", "0.050", "0.000", "unable"],
     ]
-    assert "mean of tasks" not in told
-    assert "nothing can be concluded" in told
-    assert "--preset small" in told
+    assert "mean of tasks" not in reported
+    assert "nothing can be concluded" in reported
+    assert "--preset small" in reported

@@ -534,8 +534,8 @@ def test_the_shares_of_all_rules_stand_in_the_result(
         assert config.ambiguous == 0.0
     written = json.loads((tmp_path / "run" / "result.json").read_bytes())
     assert written["configs"][0]["read_by"]["line_break"] == 0.5
-    told = run("score", tmp_path / "run")
-    assert "read by rules (code_fence, line_break)" in " ".join(told.out.split())
+    reported = run("score", tmp_path / "run")
+    assert "read by rules (code_fence, line_break)" in " ".join(reported.out.split())
 
 
 @pytest.mark.nightly

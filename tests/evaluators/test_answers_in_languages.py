@@ -266,11 +266,11 @@ def test_no_form_makes_a_wrong_answer_right(code: str) -> None:
         prices = [str(draw.randrange(1, 180)) for _ in names]
         pairs = [f"{name}: {price}" for name, price in zip(names, prices, strict=True)]
         for line in PRICED[code]:
-            told = "\n".join(line.format(*one) for one in zip(names, prices, strict=True))
-            assert score("set_iou", f"<answer>{told}</answer>", pairs).value == 1.0, told
+            reported = "\n".join(line.format(*one) for one in zip(names, prices, strict=True))
+            assert score("set_iou", f"<answer>{reported}</answer>", pairs).value == 1.0, reported
             wrong_price = [str(int(prices[0]) + 1), *prices[1:]]
-            told = "\n".join(line.format(*one) for one in zip(names, wrong_price, strict=True))
-            assert score("set_iou", f"<answer>{told}</answer>", pairs).value < 1.0, told
+            reported = "\n".join(line.format(*one) for one in zip(names, wrong_price, strict=True))
+            assert score("set_iou", f"<answer>{reported}</answer>", pairs).value < 1.0, reported
 
 
 def test_chinese_numerals_are_read_as_they_are_written() -> None:

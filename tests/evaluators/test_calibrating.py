@@ -26,9 +26,9 @@ def options(llama: Path, data: Path) -> list[str]:
 
 def test_a_calibration_is_measured_and_used(options: list[str], tmp_path: Path) -> None:
     file = tmp_path / "c.safetensors"
-    told = run("attention", "calibrate", "triattention", *options, "-o", file, "--format", "json").json()
-    assert (told["method"], told["version"], told["file"]) == ("triattention", 1, str(file))
-    assert re.fullmatch(r"1 prompt \(1,\d{3} tokens\) of data, [0-9a-f]{12}", told["source"])
+    reported = run("attention", "calibrate", "triattention", *options, "-o", file, "--format", "json").json()
+    assert (reported["method"], reported["version"], reported["file"]) == ("triattention", 1, str(file))
+    assert re.fullmatch(r"1 prompt \(1,\d{3} tokens\) of data, [0-9a-f]{12}", reported["source"])
     set_ = ["--set", f"triattention.calibration={file}", "--set", "triattention.recent=16"]
     inspected = run("attention", "inspect", *options, "-a", "triattention", "-s", ".8", "--steps", "2", *set_)
     assert inspected.code == 0, inspected.err
@@ -39,8 +39,8 @@ def test_methods_of_two_phases_share_a_calibration(
     options: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "c.safetensors"
-    told = run("attention", "calibrate", "duo_attention", *options, "-o", file)
-    assert f"use it with --set duo_attention.calibration={file}" in told.out
+    reported = run("attention", "calibrate", "duo_attention", *options, "-o", file)
+    assert f"use it with --set duo_attention.calibration={file}" in reported.out
     set_ = ["--set", f"duo_attention.calibration={file}"]
     inspected = run("attention", "inspect", *options, "-a", "duo_attention", "-s", ".3", "--steps", "2", *set_)
     assert inspected.code == 0, inspected.err
@@ -59,12 +59,14 @@ def test_published_gates_become_a_calibration_of_the_model(
     table.write_text("\n".join(rows[: sizes["num_hidden_layers"]]) + "\n")
     file = tmp_path / "c.safetensors"
     given = ["attention", "calibrate", "duo_attention", "--model", llama, "--from", table, "-o", file]
-    told = run(*given, "--format", "json").json()
-    assert re.fullmatch(r"some-model/lr/full_attention_heads.tsv, [0-9a-f]{12}, as it was published", told["source"])
+    reported = run(*given, "--format", "json").json()
+    assert re.fullmatch(
+        r"some-model/lr/full_attention_heads.tsv, [0-9a-f]{12}, as it was published", reported["source"]
+    )
     set_ = ["--set", f"duo_attention.calibration={file}"]
     inspected = run("attention", "inspect", *options, "-a", "duo_attention", "-s", ".3", "--steps", "2", *set_)
     assert inspected.code == 0, inspected.err
-    assert caplog.messages == [f"duo_attention: calibrated on {told['source']}"]
+    assert caplog.messages == [f"duo_attention: calibrated on {reported['source']}"]
     table.write_text("\n".join(rows[: sizes["num_hidden_layers"] + 1]))
     refused = run(*given)
     assert refused.code == 2

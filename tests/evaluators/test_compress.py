@@ -161,9 +161,9 @@ def test_runs_that_differ_in_it_are_separated_and_compared(
         assert compare_runs(tmp_path / pair[0], tmp_path / pair[1]).rows[0].difference == pair[2]
     with refused(UsageError, "compresses another part of prompts", "they differ in other settings (attention.method"):
         compare_runs(tmp_path / "prompt", tmp_path / "h2o")
-    told = run("compare", tmp_path / "prompt", tmp_path / "context").out.splitlines()
-    assert told[0].endswith("attention snapkv at sparsity 0.8, question after)")
-    assert told[1].endswith("attention snapkv at sparsity 0.8, query-agnostic)")
+    reported = run("compare", tmp_path / "prompt", tmp_path / "context").out.splitlines()
+    assert reported[0].endswith("attention snapkv at sparsity 0.8, question after)")
+    assert reported[1].endswith("attention snapkv at sparsity 0.8, query-agnostic)")
 
 
 @pytest.mark.skipif(find_spec("torch") is None or find_spec("transformers") is None, reason="torch is not installed")
@@ -211,8 +211,8 @@ def test_a_loss_under_compressed_contexts_is_explained(asked_after: list[Any], t
         assert {result.get("compress") for result in results.values()} == {None if compress == "prompt" else compress}
         assert len(results) in (3, 4)
         measured[compress] = [results[name]["configs"][0]["sparsity"]["decode"] for name in ("oracle", "twin")]
-        told = run("explain", *asked_after, *options)
-        assert told.out.splitlines()[0].endswith("question after" if compress == "prompt" else "query-agnostic")
+        reported = run("explain", *asked_after, *options)
+        assert reported.out.splitlines()[0].endswith("question after" if compress == "prompt" else "query-agnostic")
     # Tokens of the question are steps, too, and nothing of it is put out.
     assert all(context < prompt for context, prompt in zip(measured["context"], measured["prompt"], strict=True))
 

@@ -113,9 +113,9 @@ def test_a_score_outside_its_interval_fails(engine: Any, reference: Path) -> Non
     assert verdicts["ruler_niah", 0.7] == verdicts["ruler_niah_multikey_2", 0.7] == verdicts[None, 0.7] == "below"
     assert verdicts["ruler_niah", 0.5] == "ok"
     assert verdicts["ruler_niah", 0.9] == "above"  # better than it was: the reference is to be written again
-    told = run("check", "quest", "--reference", reference)
-    assert told.code == 1
-    assert "FAILED in" in told.out
+    reported = run("check", "quest", "--reference", reference)
+    assert reported.code == 1
+    assert "FAILED in" in reported.out
 
 
 def test_a_difference_of_one_sample_passes(engine: Any, reference: Path) -> None:

@@ -127,13 +127,13 @@ def test_a_run_itself_or_a_part_of_it_is_not_a_repeat(runs: list[Path], tmp_path
 
 def test_the_table_shows_it_next_to_the_interval(runs: list[Path]) -> None:
     repeats = [word for folder in runs[2:] for word in ("--repeat", folder)]
-    told = run("compare", *runs[:2], *repeats)
-    assert told.code == 0, told.err
-    lines = told.out.splitlines()
+    reported = run("compare", *runs[:2], *repeats)
+    assert reported.code == 0, reported.err
+    lines = reported.out.splitlines()
     assert all(len(line) <= 88 for line in lines[2:])
     head = next(line for line in lines if line.startswith("task"))
     assert head.split()[-3:] == ["serving", "p", "least"]
-    text = " ".join(told.out.split())
+    text = " ".join(reported.out.split())
     assert "the methods need not differ: ruler_vt (4k), story_retrieval (4k), mean of tasks (4k)." in text
     finished = run("compare", *runs[:2], "--repeat", runs[1].parent / "nowhere")
     assert finished.says("run", "holds no result.json")

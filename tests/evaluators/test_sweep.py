@@ -138,11 +138,11 @@ def able(fake: Any) -> Any:
 @pytest.fixture
 def make(able: Any, dataset: Dataset, model: Path) -> Sweep:
     def run_it(
-        folder: Path, attentions: list[Attention], told: Callable[[str], None] = lambda label: None
+        folder: Path, attentions: list[Attention], reported: Callable[[str], None] = lambda label: None
     ) -> list[Swept]:
         @contextmanager
         def progress(attention: Attention) -> Iterator[Progress]:
-            told(attention.label)
+            reported(attention.label)
 
             class Silent(Progress):
                 pass
@@ -173,10 +173,10 @@ def test_dense_attention_is_first_and_each_has_a_folder(
     attentions: list[Attention], tmp_path: Path, make: Sweep
 ) -> None:
     """Whether it was asked for or not."""
-    told: list[str] = []
-    swept = make(tmp_path, attentions, told.append)
+    reported: list[str] = []
+    swept = make(tmp_path, attentions, reported.append)
     expected = ["dense", "quest-0.5", "quest-0.9"]
-    assert told == [one.attention.label for one in swept] == expected
+    assert reported == [one.attention.label for one in swept] == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == expected
     for one in swept:
         assert one.folder == tmp_path / one.attention.label
@@ -190,11 +190,11 @@ def test_a_model_stays_loaded_from_one_data_set_to_the_next(
     tmp_path: Path, able: Any, dataset: Dataset, model: Path
 ) -> None:
     able.hands_over = True
-    told: list[tuple[str, str]] = []
+    reported: list[tuple[str, str]] = []
 
     @contextmanager
     def progress(folder: Path, attention: Attention) -> Iterator[Progress]:
-        told.append((folder.name, attention.label))
+        reported.append((folder.name, attention.label))
 
         class Silent(Progress):
             pass
@@ -206,7 +206,7 @@ def test_a_model_stays_loaded_from_one_data_set_to_the_next(
         tmp_path / name: RunRequest(dataset, of(limit), str(model), "fake") for name, limit in (("a", 1), ("b", 2))
     }
     swept = sweeps(requests, QUESTS[:1], progress)
-    assert told == [(folder, label) for folder in "ab" for label in ("dense", "quest-0.5")]
+    assert reported == [(folder, label) for folder in "ab" for label in ("dense", "quest-0.5")]
     assert {folder.name: [len(lines(one.folder)) for one in runs] for folder, runs in swept.items()} == {
         "a": [2, 2], "b": [4, 4],
     }  # fmt: skip
@@ -297,12 +297,12 @@ def test_a_killed_sweep_resumes_to_the_same_bytes(
 def test_ctrl_c_stops_running_engines(tmp_path: Path, make: Sweep, able: Any) -> None:
     able.hands_over = True
 
-    def told(label: str) -> None:
+    def reported(label: str) -> None:
         if label == "quest-0.9":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path, QUESTS, told)
+        make(tmp_path, QUESTS, reported)
     assert able.log[-1] == ("stop", "quest-0.5")
     assert able.alive == set()
     assert len(lines(tmp_path / "quest-0.5")) == 4

@@ -384,8 +384,8 @@ def test_the_columns_of_a_run_that_thinks(
     lines = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert [problems(line, "prediction-1.0") for line in lines] == [[]] * len(lines)
     assert {line["thinking_tokens"] for line in lines} == {tokens, budget}
-    told = run("score", tmp_path / "run").out
-    assert "cut off thinking" in told
+    reported = run("score", tmp_path / "run").out
+    assert "cut off thinking" in reported
     assert any(
-        line.split()[-3:][0] == f"{(3 * tokens + budget) / 4:,.0f}" for line in told.splitlines() if line.strip()
+        line.split()[-3:][0] == f"{(3 * tokens + budget) / 4:,.0f}" for line in reported.splitlines() if line.strip()
     )

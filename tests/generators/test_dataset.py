@@ -327,17 +327,17 @@ def test_full_disk_at_any_step_is_reported_and_the_next_run_resumes(
     for after in range(kill(make, tmp_path / "all", "a", None)):
         path = tmp_path / str(after)
         disk = Disk(after, lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        told = None
+        reported = None
         with disk(), contextlib.suppress(OutputError):
             try:
                 make(path)
             except OutputError as error:
-                told = str(error)
+                reported = str(error)
                 raise
-        if told is None:
+        if reported is None:
             assert contents(path) == contents(clean["a"])  # only deleting was left to do
         else:
-            assert re.search(f"cannot write {re.escape(str(path))}.*: No space left on device", told)
+            assert re.search(f"cannot write {re.escape(str(path))}.*: No space left on device", reported)
         if path.exists():
             assert whole(path, clean)
             # No partial file is left, hidden or not.

@@ -162,11 +162,11 @@ def test_proof_decides_where_the_encoder_is_used(
 ) -> None:
     if name not in sorts:
         pytest.skip("the demo model is not installed")
-    told: list[str] = []
-    chosen = choose(sorts[name], 1, "auto", told.append)
+    reported: list[str] = []
+    chosen = choose(sorts[name], 1, "auto", reported.append)
     assert chosen is (Fastokens if PROVEN[name] else None)
     # A sort that is not supported is no surprise, one with other ids is.
-    assert len(told) == (name == "llama")
+    assert len(reported) == (name == "llama")
     # The verdict is kept, and asked for again without a proof.
     monkeypatch.setattr(encoding, "_prove", lambda *_: pytest.fail("proved again"))
     assert choose(sorts[name], 1, "auto", pytest.fail) is chosen
@@ -248,12 +248,12 @@ def test_planted_difference_is_found_dropped_and_remade(
     proven: Callable[[type[Fastokens]], None],
 ) -> None:
     proven(encoder)
-    told: list[str] = []
-    generate_folder(data_request, small, tmp_path / "data", workers, notice=told.append)
+    reported: list[str] = []
+    generate_folder(data_request, small, tmp_path / "data", workers, notice=reported.append)
     # Files that were made before it was found, too.
     assert contents(tmp_path / "data") == plain
-    assert len(told) == 1
-    assert f"{LABEL} does not give the token ids of Hugging Face's tokenizers here" in told[0]
+    assert len(reported) == 1
+    assert f"{LABEL} does not give the token ids of Hugging Face's tokenizers here" in reported[0]
     # For good.
     assert choose(small, 1, "auto", pytest.fail) is None
     generate_folder(data_request, small, tmp_path / "again", notice=pytest.fail)
@@ -287,17 +287,17 @@ def test_encoder_that_goes_wrong_in_the_middle_is_found_dropped_and_its_files_re
     """Wherever it begins, in a first file or in the last sample of all, and even if nothing fits by its counts."""
     proven(ErringFromThen)
     ErringFromThen.after, ErringFromThen.texts = int(share * encoded), 0
-    told: list[str] = []
-    generate_folder(data_request, small, tmp_path / "data", notice=told.append)
+    reported: list[str] = []
+    generate_folder(data_request, small, tmp_path / "data", notice=reported.append)
     assert contents(tmp_path / "data") == plain
-    assert ["does not give the token ids" in notice for notice in told] == [True]
+    assert ["does not give the token ids" in notice for notice in reported] == [True]
 
 
 def test_planted_difference_is_found_by_the_proof(qwen: PromptTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "FAST", Erring)
-    told: list[str] = []
-    assert choose(qwen, 1, "auto", told.append) is None
-    assert len(told) == 1
+    reported: list[str] = []
+    assert choose(qwen, 1, "auto", reported.append) is None
+    assert len(reported) == 1
     assert choose(qwen, 1, "auto", pytest.fail) is None
 
 
@@ -325,9 +325,9 @@ def test_validation_finds_a_planted_difference_and_the_mistakes_of_a_data_set(
     folder = tmp_path / "data"
     generate_folder(data_request, small, folder, encoder="hf")
     proven(ErringInOrder)
-    told: list[str] = []
-    assert validate_folder(folder, gold_score, tokenizer=source, workers=workers, notice=told.append).problems == []
-    assert len(told) == 1
+    reported: list[str] = []
+    assert validate_folder(folder, gold_score, tokenizer=source, workers=workers, notice=reported.append).problems == []
+    assert len(reported) == 1
     # A count that is wrong is one by either encoder.
     proven(Fastokens)
     wrong = small.with_template(None)

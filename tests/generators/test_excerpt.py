@@ -24,9 +24,9 @@ def places(prompt: str, pieces: list[Piece]) -> list[tuple[str, int, int]]:
     at, found = 0, []
     for kind, words in pieces:
         if kind == "gap":
-            told = GAP.fullmatch(words)
-            assert told, words
-            length = int(told[1].replace(",", ""))
+            reported = GAP.fullmatch(words)
+            assert reported, words
+            length = int(reported[1].replace(",", ""))
         else:
             assert prompt[at : at + len(words)] == words
             length = len(words)

@@ -143,15 +143,15 @@ def test_folders_do_not_depend_on_the_number_of_processes(qwen: PromptTokenizer,
 
 
 def test_progress_reports_every_sample_in_order(qwen: PromptTokenizer, tmp_path: Path) -> None:
-    told: list[tuple[dataset.Shard, int, int]] = []
+    reported: list[tuple[dataset.Shard, int, int]] = []
     missing: list[dataset.Shard] = []
     manifest = generate_folder(
-        REQUEST, qwen, tmp_path, started=missing.extend, progress=lambda *finished: told.append(finished)
+        REQUEST, qwen, tmp_path, started=missing.extend, progress=lambda *finished: reported.append(finished)
     )
     assert missing == list(shards(REQUEST))
     each = [(shard, row["input_tokens"]) for shard in missing for row in read_rows(tmp_path / shard.path)]
-    assert told == [(shard, 1, tokens) for shard, tokens in each]
-    assert sum(tokens for _, _, tokens in told) == sum(file.tokens for file in manifest.files.values())
+    assert reported == [(shard, 1, tokens) for shard, tokens in each]
+    assert sum(tokens for _, _, tokens in reported) == sum(file.tokens for file in manifest.files.values())
 
 
 def test_folder_has_one_writer_at_a_time(qwen: PromptTokenizer, tmp_path: Path) -> None:

@@ -145,10 +145,10 @@ def shortest(request: Request, tokenizer: PromptTokenizer) -> int:
         check_lengths(request, tokenizer)
     assert caught.value.field == "length"
     assert caught.value.value == request.lengths[0]
-    told = re.fullmatch(r"is too short for ([\w, ]+); the smallest that works is (\d+)", caught.value.remedy)
-    assert told, caught.value.remedy
-    assert told[1].split(", ") == [task.name for task in request.tasks]
-    return int(told[2])
+    reported = re.fullmatch(r"is too short for ([\w, ]+); the smallest that works is (\d+)", caught.value.remedy)
+    assert reported, caught.value.remedy
+    assert reported[1].split(", ") == [task.name for task in request.tasks]
+    return int(reported[2])
 
 
 def test_far_below_the_shortest_length_no_sample_exists(qwen: PromptTokenizer) -> None:

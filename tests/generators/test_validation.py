@@ -117,13 +117,13 @@ def miscounted(task: str, *rows: int | None) -> str:
 
 
 def test_generated_data_is_valid(good: Path) -> None:
-    told: list[int] = []
+    reported: list[int] = []
     before = contents(good)
-    report = validate(good, progress=told.append)
+    report = validate(good, progress=reported.append)
     assert report.problems == []
     assert (report.files, report.samples) == (8, 12)
     assert report.tokens == sum(entry["tokens"] for entry in manifest_of(good)["files"].values())
-    assert told == [2, 1] * 4
+    assert reported == [2, 1] * 4
     assert contents(good) == before
 
 

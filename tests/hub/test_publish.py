@@ -200,7 +200,7 @@ def test_many_files_are_sent_in_parts_each_once_and_appear_together(hub: FakeHub
 
 
 @pytest.mark.parametrize(
-    ("token", "told"),
+    ("token", "reported"),
     [
         ("hf_wrongwrongwrong", "the Hub refuses the token"),
         ("a-token-of-another-kind", "the Hub refuses the token"),
@@ -213,7 +213,7 @@ def test_an_invalid_token_is_reported_and_never_shown(
     hub: FakeHub,
     data: Dataset,
     token: str,
-    told: str,
+    reported: str,
     there: bool,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -223,7 +223,7 @@ def test_an_invalid_token_is_reported_and_never_shown(
         hub.repos[NAME] = Repo()
     hub.echo = True
     monkeypatch.setenv("HF_TOKEN", token)
-    with caplog.at_level(logging.INFO), pytest.raises(HubError, match=told) as caught:
+    with caplog.at_level(logging.INFO), pytest.raises(HubError, match=reported) as caught:
         put(data)
     shown = [*capfd.readouterr(), caplog.text, "".join(traceback.format_exception(caught.value))]
     if token:

@@ -76,9 +76,9 @@ def test_a_model_without_lengths_is_refused(text: str) -> None:
 
 def test_a_dry_run_prints_cells_and_an_estimate_and_does_nothing(tmp_path: Path) -> None:
     command = [sys.executable, FIRST_LIGHT / "run", "--dry-run", "--miniature", "--work", tmp_path / "work"]
-    told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
-    assert "probe-1k/decode" in told
-    assert "minutes" in told
+    reported = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    assert "probe-1k/decode" in reported
+    assert "minutes" in reported
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".coverage")]
 
 

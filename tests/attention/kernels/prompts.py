@@ -56,12 +56,12 @@ def epsilon(dtype: torch.dtype) -> float:
     return max(1e-5, torch.finfo(dtype).eps / 2)
 
 
-def close(found: Tensor, expected: Tensor, allowed: Tensor, epsilon: float, told: str = "") -> None:
+def close(found: Tensor, expected: Tensor, allowed: Tensor, epsilon: float, reported: str = "") -> None:
     """The error may be that of the same steps in the same precision, and an epsilon."""
     error, own = found.float() - expected, allowed.float() - expected
-    assert error.isfinite().all(), told
-    assert error.abs().max() <= own.abs().max() + epsilon, told
-    assert error.norm() <= own.norm() + epsilon * max(1.0, float(expected.norm())), told
+    assert error.isfinite().all(), reported
+    assert error.abs().max() <= own.abs().max() + epsilon, reported
+    assert error.norm() <= own.norm() + epsilon * max(1.0, float(expected.norm())), reported
 
 
 def check(

@@ -268,16 +268,16 @@ def test_workers_tell_what_none_of_their_layers_will_read() -> None:
     served = Served(named("snapkv_blocks", 0.8))
     served.session.modules = {}
     SESSIONS.add(served.session)
-    made, told = connector(None, served.session), list[Any]()
+    made, reported = connector(None, served.session), list[Any]()
     served.add(Text("a", 500, 3, 1), Text("b", 50, 3, 2))
     for step in ({"a": 300}, {"a": 200, "b": 20}, {"a": 1, "b": 30}, {"a": 1, "b": 1}):
         served.step(**step)
-        told.append(made.build_connector_worker_meta())
-    assert [None if one is None else sorted(one.positions) for one in told] == [None, ["a"], ["b"], None]
-    ours = told[1].positions["a"]
+        reported.append(made.build_connector_worker_meta())
+    assert [None if one is None else sorted(one.positions) for one in reported] == [None, ["a"], ["b"], None]
+    ours = reported[1].positions["a"]
     assert sum(map(len, ours)) == pytest.approx(400, abs=16)
     theirs = Dropped({"a": [range(40, 200)], "b": ours})  # of heads on another device
-    both = told[1].aggregate(theirs).positions
+    both = reported[1].aggregate(theirs).positions
     assert list(both) == ["a"]
     kept = set(range(500)) - {position for run in ours for position in run}
     assert {position for run in both["a"] for position in run} == set(range(40, 200)) - kept

@@ -164,10 +164,10 @@ def test_versions_that_were_tested(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["0.33.0", "0.33.0rc1", "1.0", "1", "0.33.0+cpu"])
 def test_newer_versions_run_with_a_warning_that_names_both(version: str) -> None:
-    told = check_version(version)
-    assert told is not None
-    assert f"vLLM {version} is newer than 0.32" in told
-    assert "\n" not in told
+    reported = check_version(version)
+    assert reported is not None
+    assert f"vLLM {version} is newer than 0.32" in reported
+    assert "\n" not in reported
 
 
 @pytest.mark.parametrize("version", ["0.25.9", "0.6.3", "dev", ""])

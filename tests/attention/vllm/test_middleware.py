@@ -298,7 +298,7 @@ def test_what_was_not_measured_is_not_said() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_counts_of_a_request_whose_client_left_are_dropped_and_not_reported(stream: bool) -> None:
     """The answer is then "null", or a stream that breaks off."""
-    before = told(SPARSITY, method="quest", phase="decode")()
+    before = reported(SPARSITY, method="quest", phase="decode")()
     if stream:
         server, body = streamed(EVENT)
         assert body == EVENT
@@ -306,7 +306,7 @@ def test_counts_of_a_request_whose_client_left_are_dropped_and_not_reported(stre
         server = Server(b"null")
         assert server.ask({"prompt": "a"}) == b"null"
     assert server.engine.marks == [json.loads(server.raw)["vllm_xargs"][MARK]]
-    assert told(SPARSITY, method="quest", phase="decode")() == before
+    assert reported(SPARSITY, method="quest", phase="decode")() == before
 
 
 def test_counts_are_dropped_where_the_application_fails() -> None:
@@ -362,7 +362,7 @@ def test_measurements_are_of_all_ranks_and_a_mean_of_sequences() -> None:
 # --- what Prometheus is told ----------------------------------------------------------------------------------
 
 
-def told(metric: Any, **labels: str) -> Callable[[], Mapping[str, float]]:
+def reported(metric: Any, **labels: str) -> Callable[[], Mapping[str, float]]:
     def values() -> Mapping[str, float]:
         samples = [sample for family in metric.collect() for sample in family.samples]
         return {
@@ -375,7 +375,7 @@ def told(metric: Any, **labels: str) -> Callable[[], Mapping[str, float]]:
 
 
 def test_prometheus_gets_every_sequence_by_method_and_phase() -> None:
-    decode, read = told(SPARSITY, method="quest", phase="decode"), told(KV_READ, method="quest")
+    decode, read = reported(SPARSITY, method="quest", phase="decode"), reported(KV_READ, method="quest")
     before, bytes_before = decode(), read()
     Server(ANSWER, engine=Engine([[COUNTS, COUNTS]])).ask({"prompt": "a"})
     streamed(EVENT, DONE, usage=False)

@@ -29,14 +29,14 @@ class Model:
     def __init__(self, pages: int = 1) -> None:
         self.replays = Replays(self._record)
         self.tensors = [(torch.zeros(2), torch.zeros(3)) for _ in range(LAYERS)]
-        self.pages, self.told = pages, [""] * LAYERS
+        self.pages, self.reported = pages, [""] * LAYERS
 
     def step(self, of: Steps) -> list[str]:
-        self.told = [""] * LAYERS
+        self.reported = [""] * LAYERS
         for layer in range(LAYERS):
             index = self.replays.run(of, layer, self.tensors[layer], self._computes(layer))
             assert index.unit == layer + 1
-        return self.told
+        return self.reported
 
     def until_recorded(self, count: int = 2) -> None:
         for _ in range(PATIENCE):
@@ -45,7 +45,7 @@ class Model:
 
     def _computes(self, layer: int) -> Callable[[], PageIndex]:
         def compute() -> PageIndex:
-            self.told[layer] = "computed"
+            self.reported[layer] = "computed"
             pages = torch.zeros(1, 1, self.pages, dtype=torch.int32)
             return PageIndex(pages, torch.ones(1, 1, dtype=torch.int32), layer + 1, CACHED[:1])
 
@@ -54,10 +54,10 @@ class Model:
     def _record(self, compute: Callable[[], PageIndex]) -> Callable[[], PageIndex]:
         index = compute()
         layer = index.unit - 1
-        self.told[layer] = "recorded"
+        self.reported[layer] = "recorded"
 
         def play() -> PageIndex:
-            self.told[layer] = "recorded, played" if self.told[layer] == "recorded" else "played"
+            self.reported[layer] = "recorded, played" if self.reported[layer] == "recorded" else "played"
             return index
 
         return play
@@ -97,21 +97,21 @@ def test_a_tensor_that_has_moved_is_not_read_at_its_old_place(moved: int) -> Non
     model = Model()
     model.until_recorded()
     model.tensors[moved] = (model.tensors[moved][0], torch.zeros(3))
-    told = model.step(steps())
-    assert told[moved] == "computed"
-    assert "recorded" not in " ".join(told)
+    reported = model.step(steps())
+    assert reported[moved] == "computed"
+    assert "recorded" not in " ".join(reported)
     # The graphs of a step are recorded together: the old ones of the other layers are gone.
-    told = [model.step(steps()) for _ in range(PATIENCE + 1)]
-    assert told == [["computed"] * LAYERS] * (PATIENCE - 1) + [["recorded, played"] * LAYERS, ["played"] * LAYERS]
+    reported = [model.step(steps()) for _ in range(PATIENCE + 1)]
+    assert reported == [["computed"] * LAYERS] * (PATIENCE - 1) + [["recorded, played"] * LAYERS, ["played"] * LAYERS]
 
 
 def test_tensors_that_move_at_every_step_are_not_recorded_at_every_second() -> None:
     model = Model()
-    told = []
+    reported = []
     for _ in range(3 * (PATIENCE + 1)):
         model.tensors = [(torch.zeros(2), torch.zeros(3)) for _ in range(LAYERS)]
-        told += model.step(steps())
-    assert told.count("recorded, played") <= 3 * LAYERS
+        reported += model.step(steps())
+    assert reported.count("recorded, played") <= 3 * LAYERS
 
 
 def test_a_tensor_of_another_shape_has_moved() -> None:

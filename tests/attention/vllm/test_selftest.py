@@ -353,6 +353,6 @@ def test_a_prefix_lm_that_no_name_gives_away_is_refused_at_the_start(demo: Path,
     )  # fmt: skip
     transformers.HrmTextForCausalLM(config).save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(demo).save_pretrained(tmp_path)
-    told = real(tmp_path, tmp_path / "result.json", "none")["at_start"]
-    assert "has other attention in vLLM" in told
-    assert "rounding to float32 explains 0.0001" in told
+    reported = real(tmp_path, tmp_path / "result.json", "none")["at_start"]
+    assert "has other attention in vLLM" in reported
+    assert "rounding to float32 explains 0.0001" in reported

@@ -36,7 +36,7 @@ class Engine:
         self.k, self.v = torch.zeros(LAYERS, 2, KV_HEADS, SIZE), torch.zeros(LAYERS, 2, KV_HEADS, SIZE)
         self.slots = torch.zeros(2, dtype=torch.int64)
         self.step: Step | None = None
-        self.told: list[str] = []
+        self.reported: list[str] = []
 
     def read_prompts(self) -> None:
         names = dict(zip("ab", PROMPTS, strict=True))
@@ -63,7 +63,7 @@ class Engine:
         given.block_table_tensor, given.seq_lens = self.table, self.lengths
         self.step = self.session.plan(list(self.modules), given, BLOCK)
         self.out.fill_(float("nan"))
-        self.told.append("")
+        self.reported.append("")
         output = self.session.run_model(self._forward(self.step), lambda: [self.q, self.slots])
         self.session.end()
         assert output is self.out
@@ -72,7 +72,7 @@ class Engine:
     def _forward(self, step: Step | None) -> Callable[[], torch.Tensor]:
         def forward() -> torch.Tensor:
             assert step is not None
-            self.told[-1] += "ran "
+            self.reported[-1] += "ran "
             for layer, one in enumerate(self.modules.values()):
                 keys, values = self.cache[layer]
                 keys.view(-1, KV_HEADS, SIZE)[self.slots] = self.k[layer]
@@ -86,10 +86,10 @@ class Engine:
     def _record(self, compute: Callable[[], Any]) -> Callable[[], Any]:
         """As a graph: of a later step nothing but tensors reaches it, and its result is written over."""
         recorded, found = self.step, compute()
-        self.told[-1] += "recorded "
+        self.reported[-1] += "recorded "
 
         def play() -> Any:
-            self.told[-1] += "played "
+            self.reported[-1] += "played "
             for plan in recorded.plans if recorded is not None else ():
                 if plan.steps is not None:
                     plan.steps.shared.clear()  # the graph makes these anew
@@ -111,8 +111,8 @@ def test_replayed_steps_are_as_those_that_ran(method: str) -> None:
     for _ in range(STEPS):
         expected = plain.decode()
         torch.testing.assert_close(whole.decode(), expected, rtol=0, atol=0)
-    told = ["ran "] * PATIENCE + ["ran recorded played ran "] + ["played ran "] * (STEPS - PATIENCE - 1)
-    assert whole.told == told
+    reported = ["ran "] * PATIENCE + ["ran recorded played ran "] + ["played ran "] * (STEPS - PATIENCE - 1)
+    assert whole.reported == reported
     for name in "ab":
         counts = [engine.session.counter.take(name) for engine in (plain, whole)]  # type: ignore[union-attr]
         assert counts[0] == counts[1]
@@ -126,4 +126,4 @@ def test_what_cannot_be_recorded_runs(method: str) -> None:
     engine.read_prompts()
     for _ in range(2 * PATIENCE):
         engine.decode()
-    assert set(engine.told) == {"ran "}
+    assert set(engine.reported) == {"ran "}

@@ -57,9 +57,9 @@ def test_no_row_takes_both_together(runs: Runs) -> None:
 
 
 def test_tables_have_a_column_where_it_differs(folders: list[Path], runs: Runs) -> None:
-    told = run("analyze", *folders, "--only", "lengths").out
-    assert told.splitlines()[1].startswith("prompts")
-    assert sum(line.startswith("question after") for line in told.splitlines()) == 4
+    reported = run("analyze", *folders, "--only", "lengths").out
+    assert reported.splitlines()[1].startswith("prompts")
+    assert sum(line.startswith("question after") for line in reported.splitlines()) == 4
     assert "query-aware" not in run("analyze", *folders[:3], "--only", "lengths").out
     root = parsed(make_report(Analysis(runs)).decode())
     rows = root.table("Mean over tasks of every run, by length")
@@ -73,5 +73,5 @@ def test_tables_have_a_column_where_it_differs(folders: list[Path], runs: Runs) 
 def test_two_runs_of_different_kinds_are_not_compared(folders: list[Path]) -> None:
     with pytest.raises(UsageError, match=r"is question after and .*aware-dense is query-aware"):
         compare_runs(folders[0], folders[3])
-    told = run("compare", folders[3], folders[4]).out.splitlines()
-    assert told[0].endswith("attention dense, question after)")
+    reported = run("compare", folders[3], folders[4]).out.splitlines()
+    assert reported[0].endswith("attention dense, question after)")

@@ -59,16 +59,18 @@ DIED = (
     ],
 )  # fmt: skip
 def test_the_cause_is_reported_with_a_remedy(said: list[str], cause: str, remedy: str) -> None:
-    told = _cause(DEAD, said)
-    assert told.startswith(cause)
-    assert remedy in told
-    assert "\n" not in told
+    reported = _cause(DEAD, said)
+    assert reported.startswith(cause)
+    assert remedy in reported
+    assert "\n" not in reported
 
 
 def test_a_second_engine_after_ngram_drafts_needs_a_process_of_its_own() -> None:
-    told = _cause(AttributeError("'_lib_fn_wrapper' object has no attribute 'get'"), [])
-    assert told.startswith("'_lib_fn_wrapper' object has no attribute 'get'; vLLM starts no engine in a process that")
-    assert told.endswith("unset VLLM_ENABLE_V1_MULTIPROCESSING=0, so that each engine has a process of its own")
+    reported = _cause(AttributeError("'_lib_fn_wrapper' object has no attribute 'get'"), [])
+    assert reported.startswith(
+        "'_lib_fn_wrapper' object has no attribute 'get'; vLLM starts no engine in a process that"
+    )
+    assert reported.endswith("unset VLLM_ENABLE_V1_MULTIPROCESSING=0, so that each engine has a process of its own")
 
 
 def test_other_failures_are_not_blamed_on_memory() -> None:

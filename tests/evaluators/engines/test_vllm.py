@@ -349,18 +349,18 @@ def test_texts_are_those_of_a_bare_server_and_begun_ones_too_as_ids_or_chat(
                 found.append((row["id"], json.load(answer)["choices"][0]["text"], len(ids)))
         return found
 
-    def told(run: Path) -> list[tuple[str, str, int]]:
+    def reported(run: Path) -> list[tuple[str, str, int]]:
         return [(line["id"], line["text"], line["input_tokens"]) for line in lines(run)]
 
     with serving(str(short_demo), tmp_path, "--max-num-seqs", "1", "--dtype", "float32", **THREADS) as address:
-        assert told(sweep / "dense") == bare()
+        assert reported(sweep / "dense") == bare()
         begun = bare("<answer>\n")
         served = ["--engine", "openai", "--engine-arg", f"base_url={address}", "--model", "demo-model",
                   "--begin-answer", "--max-new-tokens", TOKENS]  # fmt: skip
         for name, options in {"ids": ["--tokenizer", short_demo], "chat": ["--engine-arg", "endpoint=chat"]}.items():
             done = process(tmp_path, "evaluate", data, *served, *options, "-o", tmp_path / name, timeout=400)
             assert done.code == 0, done.err
-            assert told(tmp_path / name) == begun
+            assert reported(tmp_path / name) == begun
 
 
 @pytest.mark.skipif(find_spec("openai") is None, reason="the package openai is not installed")
@@ -408,10 +408,10 @@ def test_server_runs_a_method_by_its_options_and_gives_the_same_texts(
         message = json.loads(refused.value.read())["error"]["message"]
         assert "attention: 'quest' is not one of the methods of this server" in message
         with urllib.request.urlopen(f"{address.removesuffix('/v1')}/metrics") as answer:
-            told = answer.read().decode()
+            reported = answer.read().decode()
         for method in ("streaming_llm", "dense"):
-            assert f'sparse_tasks_sparsity_count{{method="{method}",phase="decode"}} {SAMPLES}.0' in told
-        assert 'sparse_tasks_kv_read_bytes_total{method="streaming_llm"}' in told
+            assert f'sparse_tasks_sparsity_count{{method="{method}",phase="decode"}} {SAMPLES}.0' in reported
+        assert 'sparse_tasks_kv_read_bytes_total{method="streaming_llm"}' in reported
         # Prompts too long for the server are reported before anything is sent.
         long = process(tmp_path, "evaluate", data, *options, "--max-new-tokens", "2000", "-o", tmp_path / "long")
         assert long.says("length: 600 is too long for the model", "context of 2,048")

@@ -126,8 +126,8 @@ def any_of(output: str, answers: Sequence[str]) -> float:
 
 
 def test_ruler_finds_its_tasks_by_name(ruler: Dataset, tmp_path: Path) -> None:
-    folder, told = exported(ruler, "ruler", tmp_path / "out")
-    assert told == ""
+    folder, reported = exported(ruler, "ruler", tmp_path / "out")
+    assert reported == ""
     samples = samples_of(ruler)
     for length in (4096, 3072):
         # call_api.py: DATA_DIR / TASK / validation.jsonl
@@ -150,11 +150,11 @@ def test_ruler_finds_its_tasks_by_name(ruler: Dataset, tmp_path: Path) -> None:
 
 
 def test_unsupported_tasks_are_omitted_for_ruler_with_a_notice(ours: Dataset, tmp_path: Path) -> None:
-    folder, told = exported(ours, "ruler", tmp_path / "out")
+    folder, reported = exported(ours, "ruler", tmp_path / "out")
     assert [path.name for path in (folder / "3072").iterdir()] == ["vt"]
     for task in ("story_retrieval", "ruler_niah", "qa_squad", "qa_biographies"):
-        assert task in told
-    assert "ruler_vt asks for an answer in tags, for which RULER's 30 tokens are few; see --preset ruler" in told
+        assert task in reported
+    assert "ruler_vt asks for an answer in tags, for which RULER's 30 tokens are few; see --preset ruler" in reported
 
 
 def test_a_data_set_without_rulers_tasks_is_refused(tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def kvpress_scores(rows: list[dict[str, Any]], said: dict[str, str]) -> dict[str
 
 
 def test_kvpress_reads_a_length_and_picks_the_right_metric(ruler: Dataset, tmp_path: Path) -> None:
-    folder, told = exported(ruler, "kvpress", tmp_path / "out")
-    assert told == ""
+    folder, reported = exported(ruler, "kvpress", tmp_path / "out")
+    assert reported == ""
     samples = {sample.id: sample for some in samples_of(ruler).values() for sample in some}
     for length in ("4096", "3072"):
         rows = load_dataset(str(folder), data_dir=length, split="test", cache_dir=str(tmp_path / "cache")).to_list()
@@ -198,15 +198,15 @@ def test_kvpress_reads_a_length_and_picks_the_right_metric(ruler: Dataset, tmp_p
 
 
 def test_kvpress_gets_names_by_metric_and_no_letters(ours: Dataset, tmp_path: Path) -> None:
-    folder, told = exported(ours, "kvpress", tmp_path / "out")
+    folder, reported = exported(ours, "kvpress", tmp_path / "out")
     rows = load_dataset(str(folder), data_dir="3072", split="test", cache_dir=str(tmp_path / "cache")).to_list()
     names = {row["task"] for row in rows}
     assert "qa_squad" in names
     assert "qa_biographies" in names  # references, of which one is enough
     assert {"vt", "niah", "story_retrieval"} <= names
     assert "qa_toefl" not in names
-    assert re.search(r"left out: .*qa_toefl.*: kvpress looks for an answer anywhere", told)
-    assert "generate --question-position after" in told
+    assert re.search(r"left out: .*qa_toefl.*: kvpress looks for an answer anywhere", reported)
+    assert "generate --question-position after" in reported
     assert all(len(answer) > 1 for row in rows for answer in row["answer"])
 
 
@@ -216,8 +216,8 @@ def test_kvpress_gets_names_by_metric_and_no_letters(ours: Dataset, tmp_path: Pa
 @pytest.mark.parametrize("name", ["ruler", "ours"])
 def test_lm_evals_tasks_score_as_we_do(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     dataset: Dataset = request.getfixturevalue(name)
-    folder, told = exported(dataset, "lm_eval_task", tmp_path / "out")
-    assert told == ""
+    folder, reported = exported(dataset, "lm_eval_task", tmp_path / "out")
+    assert reported == ""
     from sparse_tasks.evaluators.exports.lm_eval_task import process_results
 
     group = yaml.safe_load((folder / "sparse_tasks.yaml").read_text())

@@ -36,9 +36,9 @@ def stories(seed: str, samples: int = 120) -> list[Row]:
     for number in range(samples):
         stream = Stream(seed, number)
         things, places = Things(stream.fork("things")), Places(stream.fork("places"))
-        told = [things.thing().name for _ in range(60)] + [places.place() for _ in range(40)]
-        asked = stream.sample(told, ENTRIES)
-        prompt = " ".join(f"On that day they came upon the {one}, and nobody wondered." for one in told)
+        reported = [things.thing().name for _ in range(60)] + [places.place() for _ in range(40)]
+        asked = stream.sample(reported, ENTRIES)
+        prompt = " ".join(f"On that day they came upon the {one}, and nobody wondered." for one in reported)
         rows.append(Row(f"story-{seed}-{number}", asked, prompt))
     return rows
 
@@ -54,43 +54,43 @@ def needles(samples: int = 120) -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[Row]:
+def reported() -> list[Row]:
     return stories("told")
 
 
 @pytest.fixture(scope="module")
-def golds(told: list[Row]) -> Echoes:
-    return echoes([*told, *needles()])
+def golds(reported: list[Row]) -> Echoes:
+    return echoes([*reported, *needles()])
 
 
 def answered(entries: list[str]) -> str:
     return "<answer>" + "\n".join(entries) + "</answer>"
 
 
-def test_an_answer_of_another_sample_is_an_echo(told: list[Row], golds: Echoes) -> None:
-    for one, other in zip(told, [*told[1:], told[0]], strict=True):
+def test_an_answer_of_another_sample_is_an_echo(reported: list[Row], golds: Echoes) -> None:
+    for one, other in zip(reported, [*reported[1:], reported[0]], strict=True):
         found = golds.look(one, answered(other.answers))
         assert found
         assert set(found) <= set(other.answers)
 
 
-def test_the_key_to_all_answers_is_an_echo_everywhere(told: list[Row], golds: Echoes) -> None:
-    key = "\n".join(answer for one in told for answer in one.answers)
-    for one in [*told[::10], *needles()[::10]]:
+def test_the_key_to_all_answers_is_an_echo_everywhere(reported: list[Row], golds: Echoes) -> None:
+    key = "\n".join(answer for one in reported for answer in one.answers)
+    for one in [*reported[::10], *needles()[::10]]:
         assert 1 <= len(golds.look(one, key)) <= 5
 
 
-def test_right_answers_and_prompts_are_not_echoes(told: list[Row], golds: Echoes) -> None:
-    for one in [*told, *needles()]:
+def test_right_answers_and_prompts_are_not_echoes(reported: list[Row], golds: Echoes) -> None:
+    for one in [*reported, *needles()]:
         assert golds.look(one, answered(one.answers)) == []
         assert golds.look(one, one.prompt) == []
 
 
-def test_inventions_rarely_echo(told: list[Row], golds: Echoes) -> None:
+def test_inventions_rarely_echo(reported: list[Row], golds: Echoes) -> None:
     """Eight things and places per answer, from the same lexicon but other stories."""
     others = stories("invented")
-    echoing = sum(bool(golds.look(one, answered(other.answers))) for one, other in zip(told, others, strict=True))
-    assert not too_many(echoing, len(told))
+    echoing = sum(bool(golds.look(one, answered(other.answers))) for one, other in zip(reported, others, strict=True))
+    assert not too_many(echoing, len(reported))
 
 
 @pytest.mark.parametrize("gold", ["Anna", "46", "12345", "1813", "river", "the", "an elegant", "1,234"])
@@ -168,8 +168,8 @@ def test_real_tasks_echo_only_if_answers_are_swapped(rows: list[dict[str, Any]],
         assert golds.look(one, gold[other.id])
 
 
-def test_words_of_the_prompt_in_any_order_are_not_echoes(told: list[Row], golds: Echoes) -> None:
+def test_words_of_the_prompt_in_any_order_are_not_echoes(reported: list[Row], golds: Echoes) -> None:
     draw = random.Random(5)
-    for one in told:
+    for one in reported:
         words = one.prompt.split()
         assert golds.look(one, " ".join(draw.sample(words, 300))) == []

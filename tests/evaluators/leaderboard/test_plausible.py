@@ -378,13 +378,13 @@ def test_steps_that_begin_at_the_end_of_a_context_read_fewer_bytes() -> None:
     """A question of half the prompt in two-byte numbers: its steps see less than the prompt."""
     read = 0.5 * 32 * 2 * 8 * 128 * 2 * 400
     for compress, fits in (("context", True), (UNSET, False)):
-        told = found("h2o", {"decode": 0.5}, sparsity=0.5, kv_bytes=read, compress=compress)  # type: ignore[arg-type]
-        assert (told is None) is fits, told
+        reported = found("h2o", {"decode": 0.5}, sparsity=0.5, kv_bytes=read, compress=compress)  # type: ignore[arg-type]
+        assert (reported is None) is fits, reported
 
 
 def test_a_server_cannot_choose_before_the_question() -> None:
-    told = found("unknown", None, engine="openai", compress="context")
-    assert told == "chose what to keep before the question, which openai cannot"
+    reported = found("unknown", None, engine="openai", compress="context")
+    assert reported == "chose what to keep before the question, which openai cannot"
     assert found("snapkv", {"prefill": 0.0, "decode": 0.8}, sparsity=0.9, compress="context", engine="vllm") is None
 
 

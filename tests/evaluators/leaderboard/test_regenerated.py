@@ -77,7 +77,7 @@ def signed(content: bytes, edit: Edit, number: int = 0) -> bytes:
     return changed(content, change)
 
 
-def told(verdict: Verdict) -> list[tuple[str, str]]:
+def reported(verdict: Verdict) -> list[tuple[str, str]]:
     """Codes and messages of reasons, checked to be printable."""
     assert problems(to_builtins(verdict), "verdict-1.0") == []
     for finding in (*verdict.reasons, *verdict.warnings):
@@ -139,13 +139,13 @@ def test_other_generators_of_the_same_samples_are_accepted(
 ) -> None:
     path = handed_in(signed(honest, edit))
     for verdict in (check(path, means=means), check(path, [dataset])):
-        assert (told(verdict), verdict.samples) == ([], 32)
+        assert (reported(verdict), verdict.samples) == ([], 32)
 
 
 def test_a_part_of_a_data_set_is_enough(dataset: Dataset, handed_in: Written, means: Means, tmp_path: Path) -> None:
     answered(tmp_path / "runs" / "part", dataset, limit=2, tasks=["ruler_vt"])
     verdict = check(handed_in(make_submission(read_runs([tmp_path / "runs"]))), means=means)
-    assert (told(verdict), verdict.samples) == ([], 4)
+    assert (reported(verdict), verdict.samples) == ([], 4)
     assert [warning.code for warning in verdict.warnings] == ["partial"]
 
 
@@ -159,12 +159,12 @@ def test_runs_over_several_data_sets_each_get_theirs(
     content = make_submission(read_runs([tmp_path / "runs"]))
     assert len(json.loads(content)["datasets"]) == 2
     verdict = check(handed_in(content), means=means)
-    assert (told(verdict), verdict.samples) == ([], 19)
+    assert (reported(verdict), verdict.samples) == ([], 19)
 
 
 def test_scores_are_recomputed_here_too(honest: bytes, handed_in: Written, means: Means) -> None:
     path = handed_in(changed(honest, put(1.0, "runs", 1, "result", "configs", 0, "mean")))
-    assert {code for code, _ in told(check(path, means=means))} == {"scores_differ"}
+    assert {code for code, _ in reported(check(path, means=means))} == {"scores_differ"}
 
 
 @pytest.mark.parametrize("place", ["models", "hub", "hub at a revision"])
@@ -184,7 +184,7 @@ def test_tokenizers_in_the_caches_are_found(
         (repository / "refs" / "main").write_text(commit)
         name = "acme/small" if place == "hub" else f"acme/small@{commit}"
     content = signed(honest, lambda made: made["tokenizer"].update(name=name))
-    assert told(check(handed_in(content))) == []
+    assert reported(check(handed_in(content))) == []
 
 
 def test_a_missing_corpus_is_requested(model: Path, handed_in: Written, means: Means, tmp_path: Path) -> None:
@@ -196,14 +196,14 @@ def test_a_missing_corpus_is_requested(model: Path, handed_in: Written, means: M
     assert data.manifest.corpora
     answered(tmp_path / "runs" / "dense", data)
     path = handed_in(make_submission(read_runs([tmp_path / "runs"])))
-    [(code, message)] = told(check(path, means=means))
+    [(code, message)] = reported(check(path, means=means))
     assert code == "dataset_unknown"
     assert "corpus: 'essays' is needed; say where it is with --corpus essays=FILE" in message
     verdict = check(path, means=replace(means, corpora=find_corpora({"essays": str(essays)})))
-    assert (told(verdict), verdict.accepted) == ([], True)
+    assert (reported(verdict), verdict.accepted) == ([], True)
     other = tmp_path / "other.txt"
     other.write_text("Another text.\n" * 1000)
-    [(code, message)] = told(check(path, means=replace(means, corpora=find_corpora({"essays": str(other)}))))
+    [(code, message)] = reported(check(path, means=replace(means, corpora=find_corpora({"essays": str(other)}))))
     assert (code, "differs from the data set's" in message) == ("dataset_unknown", True)
 
 
@@ -227,12 +227,12 @@ def test_submissions_of_older_versions_are_accepted(
     assert dataset.sha256.encode() not in content
     path = handed_in(content)
     # By the folder as it is now, and as the older version had it.
-    assert told(check(path, [dataset])) == []
+    assert reported(check(path, [dataset])) == []
     manifest = json.loads((copy / "sparse_tasks.json").read_bytes())
     for entry in manifest["files"].values():
         del entry["samples_sha256"]
     (copy / "sparse_tasks.json").write_bytes(to_json(manifest))
-    assert told(check(path, [open_dataset(str(copy))])) == []
+    assert reported(check(path, [open_dataset(str(copy))])) == []
     # By the manifest of it, whose files another pyarrow has written, and other libraries.
     manifest["libraries"]["tokenizers"] = "0.1"
     manifest["fingerprint"] = fingerprint(manifest)
@@ -246,16 +246,16 @@ def test_submissions_of_older_versions_are_accepted(
     for before, after in ((claimed["sha256"], theirs), (claimed["fingerprint"], manifest["fingerprint"])):
         content = content.replace(before.encode(), after.encode())
     with named([str(tmp_path / "older.json")], means, Watch()) as datasets:
-        assert told(check(handed_in(content), datasets)) == []
+        assert reported(check(handed_in(content), datasets)) == []
         # Who says so is not believed: these samples score what was written, whatever hash is claimed.
         better = changed(content, put(1.0, "runs", 1, "result", "configs", 0, "mean"))
-        assert {code for code, _ in told(check(handed_in(better), datasets))} == {"scores_differ"}
+        assert {code for code, _ in reported(check(handed_in(better), datasets))} == {"scores_differ"}
 
 
 def test_an_older_submission_needs_its_data_set(
     honest: bytes, handed_in: Written, dataset: Dataset, means: Means
 ) -> None:
-    reasons = told(check(handed_in(older(honest, dataset)), means=means))
+    reasons = reported(check(handed_in(older(honest, dataset)), means=means))
     assert [code for code, _ in reasons] == ["dataset_unknown"] * 2
     assert "does not say how its data set was generated" in reasons[0][1]
     assert "its manifest, with --data" in reasons[0][1]
@@ -291,7 +291,7 @@ KEPT = [path for path in sorted(SUBMISSIONS.glob("*/*.json")) if path.stem not i
     "path", [path for path in KEPT if path.name != "manifest.json"], ids=lambda path: str(path)[-40:]
 )
 def test_the_submissions_of_the_repository_are_accepted_or_say_why_not(path: Path) -> None:
-    alone = told(check(path))
+    alone = reported(check(path))
     assert {code for code, _ in alone} <= {"dataset_unknown"}
     assert alone == [] or "does not say how" in alone[0][1] or "cannot be generated again" in alone[0][1]
     manifest = path.parent / "manifest.json"
@@ -299,7 +299,7 @@ def test_the_submissions_of_the_repository_are_accepted_or_say_why_not(path: Pat
     stale = [name for name, task in recorded.items() if TASKS.get(name).version != task["version"]]
     with named([str(manifest)], Means(), Watch()) as datasets:
         try:
-            assert told(check(path, datasets)) == []
+            assert reported(check(path, datasets)) == []
         except UsageError as error:
             if stale:
                 said = f"task: '{stale[0]}' was generated by version "
@@ -422,7 +422,7 @@ def test_a_forged_description_costs_a_second(
 ) -> None:
     path = handed_in(signed(honest, edit))
     began = time.process_time()
-    reasons = told(check(path, means=means, watch=nothing))
+    reasons = reported(check(path, means=means, watch=nothing))
     assert time.process_time() - began < 2
     assert {code for code, _ in reasons} <= {"dataset_unknown", "dataset_differs"}
     assert len(reasons) == 2
@@ -434,7 +434,7 @@ def test_invalid_numbers_are_refused_on_reading(
     number: str, honest: bytes, handed_in: Written, means: Means, nothing: Watch
 ) -> None:
     content = signed(honest, parameters(hops=-12345)).replace(b"-12345", number.encode())
-    assert [code for code, _ in told(check(handed_in(content), means=means, watch=nothing))] == ["json"]
+    assert [code for code, _ in reported(check(handed_in(content), means=means, watch=nothing))] == ["json"]
 
 
 def each_run(*path: str, **fields: Any) -> Edit:
@@ -464,7 +464,7 @@ def each_run(*path: str, **fields: Any) -> Edit:
 def test_contradictions_are_refused_before_generation(
     edit: Edit, code: str, words: str, honest: bytes, handed_in: Written, means: Means, nothing: Watch
 ) -> None:
-    reasons = told(check(handed_in(changed(honest, edit)), means=means, watch=nothing))
+    reasons = reported(check(handed_in(changed(honest, edit)), means=means, watch=nothing))
     assert {each for each, _ in reasons} == {code}
     assert words in reasons[0][1]
 
@@ -478,7 +478,7 @@ def test_different_samples_are_refused(
         content = signed(honest, of_task(max_new_tokens=2048))
     else:
         content = honest.replace(dataset.sha256.encode(), HASH.encode())
-    reasons = told(check(handed_in(content), means=means))
+    reasons = reported(check(handed_in(content), means=means))
     assert [code for code, _ in reasons] == ["dataset_differs"] * 2
     assert "is of other samples than those that sparse-tasks" in reasons[0][1]
 
@@ -493,7 +493,7 @@ def test_several_data_sets_may_not_be_larger_than_one(
     answered(tmp_path / "runs" / "two", open_dataset(str(tmp_path / "other")))
     for module in (again, regenerated):
         monkeypatch.setattr(module, "MOST_TOKENS", 16 * 4096)
-    [(code, message)] = told(check(handed_in(make_submission(read_runs([tmp_path / "runs"]))), means=means))
+    [(code, message)] = reported(check(handed_in(make_submission(read_runs([tmp_path / "runs"]))), means=means))
     assert code == "dataset_unknown"
     assert "one of several, of more than 65,536 tokens altogether" in message
 
@@ -513,7 +513,7 @@ def test_an_impossible_data_set_is_refused(honest: bytes, handed_in: Written, me
             line["length"] = 40 if line["length"] == 1100 else 1500
             line["id"] = known.id(line["task"], line["length"], line["index"])
 
-    reasons = told(check(handed_in(changed(too_short, edit)), means=means))
+    reasons = reported(check(handed_in(changed(too_short, edit)), means=means))
     assert [code for code, _ in reasons] == ["dataset_unknown"] * 2
     assert "length: 40 is too short for ruler_niah, ruler_vt; the smallest that works is" in reasons[0][1]
 
@@ -535,7 +535,7 @@ def test_a_length_that_is_too_short_is_found_with_one_sample(honest: bytes, hand
             line["id"] = known.id(line["task"], 40, line["index"])
 
     began = time.process_time()
-    reasons = told(check(handed_in(changed(content, edit)), means=means))
+    reasons = reported(check(handed_in(changed(content, edit)), means=means))
     assert time.process_time() - began < 2
     assert [code for code, _ in reasons] == ["dataset_unknown"] * 2
     assert "length: 40 is too short for ruler_niah, ruler_vt" in reasons[0][1]
@@ -562,7 +562,7 @@ def test_slow_generation_is_stopped(
     monkeypatch.setattr(regenerated, "MOST_SECONDS", 0)
     made: list[str] = []
     watch = Watch(made=lambda sample: made.append(sample.id))
-    reasons = told(check(handed_in(honest), means=means, watch=watch))
+    reasons = reported(check(handed_in(honest), means=means, watch=watch))
     assert [code for code, _ in reasons] == ["dataset_unknown"] * 2
     assert "and 0 seconds have passed" in reasons[0][1]
     assert made == []
@@ -601,7 +601,7 @@ def test_any_description_gets_a_verdict_and_no_false_claim_is_accepted(
     began = time.process_time()
     verdict = check(path, means=means)
     assert time.process_time() - began < 4
-    told(verdict)
+    reported(verdict)
     if verdict.accepted:
         made = json.loads(content)["datasets"][0]
         assert made["request"] == to_builtins(dataset.manifest.request)

@@ -64,12 +64,12 @@ def test_gold_is_the_nth_piece_with_the_heading(alike: int, lines: int, more: in
 
 
 def test_the_needle_is_like_the_haystack() -> None:
-    told = pieces(draft_of(NAME, "haystack", 400))
-    often = Counter(title for title, _ in told)
+    reported = pieces(draft_of(NAME, "haystack", 400))
+    often = Counter(title for title, _ in reported)
     assert 3 <= sorted(often.values())[len(often) // 2] <= 5  # as often as the heading asked for: four times
     assert {title.partition(" ")[0] for title in often} == {"Song", "Letter", "Dream", "Speech"}
-    assert {len(text) for _, text in told} == set(range(12, 21))
-    lines = Counter(line for _, text in told for line in text)
+    assert {len(text) for _, text in reported} == set(range(12, 21))
+    lines = Counter(line for _, text in reported for line in text)
     assert set(lines.values()) == {1}  # no line tells two pieces apart wrongly
     assert not [line for line in lines if re.search(r"\b[Aa] (?!one)[aeiou]", line)]
 

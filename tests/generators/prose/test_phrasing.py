@@ -63,8 +63,8 @@ def test_phrasings_match_as_each_of_them_would(name: str, seed: int) -> None:
         4: expected,
     }
     kinds = {expected[0][0].kind, "Nothing"}
-    told = [(one, match.groupdict()) for one, match in found.of(kinds).matches(sentence)]
-    assert told == [(one, groups) for one, groups in expected if one.kind in kinds]
+    reported = [(one, match.groupdict()) for one, match in found.of(kinds).matches(sentence)]
+    assert reported == [(one, groups) for one, groups in expected if one.kind in kinds]
 
 
 def test_phrasing_without_a_sure_word_is_matched_with_every_sentence() -> None:

@@ -120,9 +120,9 @@ def test_what_leads_to_the_second_article_is_not_in_the_question() -> None:
 
 def test_no_article_has_both_hops() -> None:
     for draft in drafts("2"):
-        told = articles(prompt_of(draft))
-        named = next(title for title in told if title in ask(draft))
-        assert not re.search(rf"(?<!\w){re.escape(draft.answer)}(?!\w)", told[named])
+        reported = articles(prompt_of(draft))
+        named = next(title for title in reported if title in ask(draft))
+        assert not re.search(rf"(?<!\w){re.escape(draft.answer)}(?!\w)", reported[named])
 
 
 def test_a_requested_fact_is_told_once() -> None:
@@ -138,14 +138,14 @@ def test_a_requested_fact_is_told_once() -> None:
 
 def test_others_share_what_a_shallow_match_would_look_for() -> None:
     draft = draft_of(NAME, "shared", 80)
-    told = articles(prompt_of(draft))
+    reported = articles(prompt_of(draft))
     facts = [fact for article in read(prompt_of(draft)).articles for fact in article.facts()]
     people = [fact.subject for fact in facts if fact.relation == "born"]
     assert Counter(name.split()[0] for name in people).most_common(1)[0][1] > 2
     for relation in ("profession", "birthplace", "home", "employer", "region", "river"):
         values = Counter(value for _, value in {(f.subject, f.value) for f in facts if f.relation == relation})
         assert values.most_common(1)[0][1] > 1, relation
-    assert len(told) == 80
+    assert len(reported) == 80
 
 
 def test_a_river_may_be_named_without_the_word() -> None:
@@ -231,8 +231,8 @@ def test_an_impossible_year_is_found(relation: str, year: str, words: str) -> No
     prompt = prompt_of(draft_of(NAME, "years", 30))
     broken = prompt
     for sentence in re.findall(r"[A-Z][^.]*\.", prompt[: prompt.rindex("\nThe articles end here.")]):
-        if re.search(marks[relation], sentence) and (told := re.search(r"\b1[789]\d\d\b", sentence)):
-            broken = broken.replace(sentence, sentence.replace(told[0], year))
+        if re.search(marks[relation], sentence) and (reported := re.search(r"\b1[789]\d\d\b", sentence)):
+            broken = broken.replace(sentence, sentence.replace(reported[0], year))
     assert sum(words in problem for problem in audit(broken)) > 1
 
 

@@ -67,10 +67,12 @@ def test_numbers_lead_anywhere() -> None:
 def test_a_box_less_or_with_two_numbers_is_noticed() -> None:
     draft = draft_of(NAME, "changed", 60)
     prompt, mark = prompt_of(draft), draft.marks()[0]
-    told = mark.first.text
-    box = re.search(r"[Bb]ox (\d+)", told)
+    reported = mark.first.text
+    box = re.search(r"[Bb]ox (\d+)", reported)
     assert box is not None
     with pytest.raises(DataError, match="59 boxes are told of"):
-        task_of(NAME).oracle(prompt.replace(told, "", 1))
+        task_of(NAME).oracle(prompt.replace(reported, "", 1))
     with pytest.raises(DataError, match="holds two numbers"):
-        task_of(NAME).oracle(prompt.replace(told, f"{told}Box {box[1]} holds the number {int(mark.label) + 1}.\n", 1))
+        task_of(NAME).oracle(
+            prompt.replace(reported, f"{reported}Box {box[1]} holds the number {int(mark.label) + 1}.\n", 1)
+        )

@@ -59,9 +59,9 @@ def test_a_story_that_was_changed_is_noticed() -> None:
     draft = draft_of(NAME, "changed", 40)
     prompt, task = prompt_of(draft), task_of(NAME)
     mark = draft.marks()[0]
-    told = mark.first.text[mark.start : mark.end]
+    reported = mark.first.text[mark.start : mark.end]
     with pytest.raises(DataError, match=r"bring a change, which is not what the question says|is not carried"):
-        task.oracle(prompt.replace(told, "Nothing happened.", 1))
+        task.oracle(prompt.replace(reported, "Nothing happened.", 1))
     number = len(chapters_of(prompt))
     assert task.audit(prompt.replace(f"Chapter {read(prompt).pages[-1].number}\n\n", f"Chapter {number + 999}\n\n"))
 

@@ -40,7 +40,7 @@ def events(draft: Draft) -> list[tuple[str, str, int]]:
 def test_gold_are_all_events_of_the_kind_by_year(steps: int, more: int, lures: int, seed: int) -> None:
     draft = fill(draft_of(NAME, seed, steps + more, steps=steps, lures=lures), 3)
     (kind,) = (kind for kind in WORDS if f"exactly {steps} {kind}." in draft.question)
-    found = sorted((year, place) for told, place, year in events(draft) if told == kind)
+    found = sorted((year, place) for reported, place, year in events(draft) if reported == kind)
     assert draft.answers == [f"{place}: {year}" for year, place in found]
     assert len(found) == len({year for year, _ in found}) == len({place for _, place in found}) == steps
     assert draft.answer == "\n".join(draft.answers) == task_of(NAME).oracle(prompt_of(draft))
@@ -60,9 +60,9 @@ def test_every_kind_is_asked_for() -> None:
 
 def test_an_event_less_or_twice_is_noticed() -> None:
     draft = draft_of(NAME, "changed", 60)
-    prompt, told = prompt_of(draft), draft.marks()[3].first.text
+    prompt, reported = prompt_of(draft), draft.marks()[3].first.text
     with pytest.raises(DataError, match=r"15 .* are told of"):
-        task_of(NAME).oracle(prompt.replace(told, "", 1))
+        task_of(NAME).oracle(prompt.replace(reported, "", 1))
     year, other = (mark.label for mark in draft.marks()[3:5])
     with pytest.raises(DataError, match="of the same year"):
-        task_of(NAME).oracle(prompt.replace(told, told.replace(year, other), 1))
+        task_of(NAME).oracle(prompt.replace(reported, reported.replace(year, other), 1))

@@ -28,25 +28,25 @@ def roads(draft: Draft) -> list[tuple[str, str]]:
     return found
 
 
-def distances(place: str, told: list[tuple[str, str]]) -> dict[str, int]:
+def distances(place: str, reported: list[tuple[str, str]]) -> dict[str, int]:
     far = {place: 0}
-    for _ in told:
+    for _ in reported:
         before = dict(far)
-        for start, end in told:
+        for start, end in reported:
             if start in far:
-                far[end] = min(far.get(end, len(told)), far[start] + 1)
+                far[end] = min(far.get(end, len(reported)), far[start] + 1)
         if far == before:
             break
     return {name: distance for name, distance in far.items() if name != place}
 
 
 def gold(draft: Draft) -> dict[str, int]:
-    told = roads(draft)
+    reported = roads(draft)
     place = re.search(r"(?:reached from|which places can) ([A-Z][\w ]+?)(?: be reached)?, and over", draft.question)
     assert place is not None
     if "From which places" in draft.question:
-        return distances(place[1], [(end, start) for start, end in told])
-    return distances(place[1], told)
+        return distances(place[1], [(end, start) for start, end in reported])
+    return distances(place[1], reported)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -65,8 +65,8 @@ def test_gold_are_all_places_by_distance_then_by_name(steps: int, more: int, wid
     assert draft.answers == [f"{name}: {far[name]}" for name in ordered]
     assert len(ordered) == len(draft.marks()) == steps
     assert draft.answer == "\n".join(draft.answers) == task_of(NAME).oracle(prompt_of(draft))
-    told = roads(draft)
-    assert len(set(told)) == len(told) >= size
+    reported = roads(draft)
+    assert len(set(reported)) == len(reported) >= size
 
 
 def test_width_makes_layers() -> None:

@@ -38,10 +38,10 @@ def test_the_values_are_those_of_the_capitals_of_the_countries(name: str, level:
     draft = draft_of(name, "capitals", 40, overlap=level, distractors=5)
     countries = re.findall(r"the capital of ((?:the )?[A-Z][a-z]+(?: [A-Z][a-z]+)*)", draft.question)
     city = {country: city for city, country in capitals()}
-    told = re.findall(r"secret \w+ of ([A-Z][a-z]+) is (\S+)\.", context_of(draft))
+    reported = re.findall(r"secret \w+ of ([A-Z][a-z]+) is (\S+)\.", context_of(draft))
     asked = [city[country] for country in countries]
-    assert sorted(value for key, value in told if key in asked) == sorted(draft.answers)
-    assert len({key for key, _ in told}.difference(asked)) == 5
+    assert sorted(value for key, value in reported if key in asked) == sorted(draft.answers)
+    assert len({key for key, _ in reported}.difference(asked)) == 5
 
 
 def test_capitals_are_one_word_each_and_tell_their_country_alone() -> None:

@@ -149,10 +149,10 @@ def chapter(prompt: str, number: int) -> str:
 @pytest.mark.parametrize("number", [1, 7, CHAPTERS - 1])
 def test_a_chapter_told_twice_is_found(number: int) -> None:
     prompt = good()
-    told = chapter(prompt, number)
-    assert audit(prompt.replace(told, told + told))
-    renumbered = told.replace(f"Chapter {number}", f"Chapter {number + 1}")
-    assert audit(prompt.replace(told, told + renumbered))
+    reported = chapter(prompt, number)
+    assert audit(prompt.replace(reported, reported + reported))
+    renumbered = reported.replace(f"Chapter {number}", f"Chapter {number + 1}")
+    assert audit(prompt.replace(reported, reported + renumbered))
 
 
 @pytest.mark.parametrize("number", [1, 7, CHAPTERS - 1])
@@ -258,14 +258,14 @@ def test_filtering_counts_the_chapters_without_a_purchase() -> None:
         gold = verdict("story_filtering", prompt).split(", ")
         bought = f"{hero} bought a huge brass bell from a pedlar for 1 crown, paid on the spot."
         for number in gold:
-            told = chapter(prompt, int(number))
-            broken = prompt.replace(told, told.rstrip() + f"\n\n{bought}\n\n")
+            reported = chapter(prompt, int(number))
+            broken = prompt.replace(reported, reported.rstrip() + f"\n\n{bought}\n\n")
             assert verdict("story_filtering", broken).startswith("DataError")
         # Moved from one chapter to another, the number is right and the answer another.
         page, fact = next(iter(read(prompt).facts("Purchase")))
         moved = with_sentence(prompt, fact, "Nothing stirred.")
-        told = chapter(moved, int(gold[0]))
-        moved = moved.replace(told, told.rstrip() + f"\n\n{fact.sentence}\n\n")
+        reported = chapter(moved, int(gold[0]))
+        moved = moved.replace(reported, reported.rstrip() + f"\n\n{fact.sentence}\n\n")
         assert set(verdict("story_filtering", moved).split(", ")) == {str(page.number), *gold[1:]}
 
 

@@ -80,6 +80,6 @@ def test_one_wrong_count_scores_zero() -> None:
 def test_a_sale_less_is_noticed() -> None:
     draft = draft_of(NAME, "changed", 12)
     mark = draft.marks()[1]
-    told = mark.first.text[mark.start : mark.end]
+    reported = mark.first.text[mark.start : mark.end]
     with pytest.raises(DataError, match="7 things are sold"):
-        task_of(NAME).oracle(prompt_of(draft).replace(told, "Nothing happened.", 1))
+        task_of(NAME).oracle(prompt_of(draft).replace(reported, "Nothing happened.", 1))

@@ -50,7 +50,7 @@ def slots_of(tongue: Language, stream: Stream) -> tuple[dict[str, str], Person, 
     return slots, hero, thing.name, amount
 
 
-def told(tongue: Language, sentence: str) -> str:
+def reported(tongue: Language, sentence: str) -> str:
     sentence = sentence.lstrip()
     return tongue.sounded(sentence[0].title() + sentence[1:])
 
@@ -60,7 +60,7 @@ def story_of(tongue: Language, hero: Person, sentences: list[str]) -> str:
     opening = tongue.sentence("opening", name=hero.name, first=hero.first)
     slots = {**tongue.pronouns[hero.female], "hero": hero.first, "price": tongue.price(400)}
     setting_out = Rule([tongue.events["SettingOut"].alternatives[0]]).expand(Stream("first"))
-    setting_out = told(tongue, setting_out.format_map(slots))
+    setting_out = reported(tongue, setting_out.format_map(slots))
     chapter, over = tongue.sentence("chapter", n=1), tongue.sentence("over")
     return "\n\n".join([opening, setting_out, chapter, *sentences, tongue.blank.join(sentences), over, "?"])
 
@@ -121,7 +121,7 @@ def test_every_phrasing_is_read_as_itself(code: str) -> None:
                 sentence = Rule([alternative]).expand(stream)
                 named = set(re.findall(r"\{(\w+)\}", sentence))
                 who = slots["place"] if "place" in named else slots["person"] if named & {"person", "other"} else ""
-                said = told(tongue, sentence.format_map(slots))
+                said = reported(tongue, sentence.format_map(slots))
                 facts = read(story_of(tongue, hero, [said, said])).pages[0].facts
                 meant = (
                     ALIKE.get(kind, kind),
@@ -141,7 +141,7 @@ def test_no_scene_is_read_as_an_event(code: str) -> None:
         slots, hero, _, _ = slots_of(tongue, stream)
         slots |= {"person": slots["person"], "pfirst": slots["person"]}
         drawn = [Rule([alternative]).expand(stream) for alternative in rule.alternatives for _ in range(4)]
-        said = [told(tongue, sentence.format_map(slots)) for sentence in drawn]
+        said = [reported(tongue, sentence.format_map(slots)) for sentence in drawn]
         assert read(story_of(tongue, hero, said)).pages[0].facts == []
 
 

@@ -46,8 +46,8 @@ def test_no_sentence_that_answers_has_a_word_of_the_question(key: str, code: str
         assert len(asked) >= 4
         assert not asked & content(tongue.sentence("chapter", n=14), tongue.words)
         for kind in TELLING[key]:
-            told = re.sub(r"\{\w+\}", " ", words_of(tongue.events[kind]))
-            assert not asked & content(told, tongue.words), kind
+            reported = re.sub(r"\{\w+\}", " ", words_of(tongue.events[kind]))
+            assert not asked & content(reported, tongue.words), kind
 
 
 @pytest.mark.parametrize("code", LANGUAGES)

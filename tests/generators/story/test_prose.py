@@ -143,9 +143,9 @@ def test_sentences_rarely_repeat_in_a_chapter() -> None:
     twice, all_of_them = 0, 0
     for prompt in prompts().values():
         for chapter in chapters_of(prompt):
-            told = [s for paragraph in chapter.split("\n\n") for s in sentences(paragraph)]
-            all_of_them += len(told)
-            twice += len(told) - len(set(told))
+            reported = [s for paragraph in chapter.split("\n\n") for s in sentences(paragraph)]
+            all_of_them += len(reported)
+            twice += len(reported) - len(set(reported))
     assert twice / all_of_them < 0.001
 
 
@@ -168,9 +168,9 @@ def test_frames_rarely_repeat_in_a_paragraph() -> None:
 
 def test_stories_differ_from_seed_to_seed() -> None:
     for name in STORIES:
-        told = [set(sentences(" ".join(paragraphs(prompts()[f"{name} {seed}"])))) for seed in SEEDS]
-        for i, one in enumerate(told):
-            for other in told[i + 1 :]:
+        reported = [set(sentences(" ".join(paragraphs(prompts()[f"{name} {seed}"])))) for seed in SEEDS]
+        for i, one in enumerate(reported):
+            for other in reported[i + 1 :]:
                 assert len(one & other) / len(one) < 0.25
 
 
@@ -235,8 +235,8 @@ def test_pronouns_follow_the_traveller_and_the_person() -> None:
         hero = chronicle.hero
         for chapter, passages in zip(chronicle.chapters, narrator.chapters, strict=True):
             for passage in passages:
-                told = sentences(passage.text.strip())
-                for before, sentence in itertools.pairwise(told):
+                reported = sentences(passage.text.strip())
+                for before, sentence in itertools.pairwise(reported):
                     if (found := re.match(r"(He|She)\b", sentence)) is None:
                         continue
                     checked += 1

@@ -59,28 +59,28 @@ def test_every_phrasing_of_an_event_is_read_as_itself(kind: str, locale: str) ->
     people, things, places = People(stream.fork(1), locale), Things(stream.fork(2)), Places(stream.fork(3))
     hero = people.hero()
     rule = events()[kind]
-    told, meant = [], []
+    reported, meant = [], []
     for alternative in rule.alternatives:
         alone = type(rule)([alternative])
         for _ in range(5):
             slots, fact = slots_for(stream, hero, people, things, places)
             open_sentence = alone.expand(stream)
             sentence = open_sentence.format_map(slots)
-            told.append(sentence[0].title() + sentence[1:])
+            reported.append(sentence[0].title() + sentence[1:])
             named = set(re.findall(r"\{(\w+)\}", open_sentence))
             place, name = fact.name.split("|")
             meant.append(
                 Fact(
                     ALIKE.get(kind, kind),
-                    told[-1],
+                    reported[-1],
                     fact.thing if named & {"a_item", "the_item", "his_item"} else "",
                     fact.amount if "price" in named else 0,
                     place if "place" in named else name if named & {"person", "other"} else "",
                 )
             )
-    assert read(story_around(told, hero)).pages[0].facts == meant
+    assert read(story_around(reported, hero)).pages[0].facts == meant
     # The same in one paragraph: each is exactly one sentence.
-    assert read(story_around([" ".join(told)], hero)).pages[0].facts == meant
+    assert read(story_around([" ".join(reported)], hero)).pages[0].facts == meant
 
 
 @pytest.mark.parametrize("element", sorted(scenes()))
@@ -98,13 +98,13 @@ def test_no_scene_is_read_as_an_event(element: str) -> None:
     }
     slots |= {"person": person.first, "pfirst": person.first}
     slots |= {"phe": "she", "phis": "her", "phim": "her", "phimself": "herself"}
-    told = []
+    reported = []
     for alternative in scenes()[element].alternatives:
         for _ in range(12):
             sentence = type(scenes()[element])([alternative]).expand(stream).format_map(slots)
-            told.append(sentence[0].title() + sentence[1:])
-    assert read(story_around(told, hero)).pages[0].facts == []
-    assert read(story_around([" ".join(told)], hero)).pages[0].facts == []
+            reported.append(sentence[0].title() + sentence[1:])
+    assert read(story_around(reported, hero)).pages[0].facts == []
+    assert read(story_around([" ".join(reported)], hero)).pages[0].facts == []
 
 
 def whole_story(name: str, locale: str, chapters: int) -> tuple[Chronicle, Narrator, Story]:
@@ -165,8 +165,8 @@ def test_a_family_name_may_be_the_first_name_of_the_traveller(locale: str) -> No
     hero = people.hero()
     slots, _ = slots_for(Stream(1), hero, people, Things(Stream(2)), Places(Stream(3)))
     slots |= {"person": f"Ottilie {hero.first}"}
-    told = "{hero} met {person} beside the pump, and learned that {phe} was {job}.".format_map(slots)
-    facts = read(story_around([told], hero)).pages[0].facts
+    reported = "{hero} met {person} beside the pump, and learned that {phe} was {job}.".format_map(slots)
+    facts = read(story_around([reported], hero)).pages[0].facts
     assert [(fact.kind, fact.name) for fact in facts] == [("Meeting", f"Ottilie {hero.first}")]
 
 

@@ -28,13 +28,13 @@ def asked(question: str) -> list[tuple[str, int]]:
 def test_asks_the_given_number_of_questions_on_different_facts(questions: int, more: int, seed: int) -> None:
     size = task_of(NAME, questions=questions).smallest() + more
     draft = draft_of(NAME, seed, size, questions=questions)
-    told = asked(draft.question)
-    assert len(told) == len(draft.answers) == questions
-    assert len(set(told)) == questions
+    reported = asked(draft.question)
+    assert len(reported) == len(draft.answers) == questions
+    assert len(set(reported)) == questions
     # Different chapters while there are enough of them.
-    assert len({n for _, n in told}) == min(questions, size)
-    assert max(Counter(n for _, n in told).values()) == -(-questions // size)
-    assert all(1 <= n <= size for _, n in told)
+    assert len({n for _, n in reported}) == min(questions, size)
+    assert max(Counter(n for _, n in reported).values()) == -(-questions // size)
+    assert all(1 <= n <= size for _, n in reported)
     assert draft.answer == "\n".join(f"{i}. {text}" for i, text in enumerate(draft.answers, 1))
     assert task_of(NAME).oracle(prompt_of(draft)) == draft.answer
 
@@ -64,15 +64,15 @@ def test_order_of_the_questions_says_nothing_about_the_chapters() -> None:
 
 
 def test_the_thing_of_a_chapter_is_not_the_only_thing_in_it() -> None:
-    others, told = 0, 0
+    others, reported = 0, 0
     for seed in range(20):
         draft = draft_of(NAME, seed, 40)
         for page in read(prompt_of(draft)).pages:
             kinds = Counter(fact.kind for fact in page.facts if fact.thing)
             assert kinds["Purchase"] + kinds["GiftReceived"] == 1
-            told += 1
+            reported += 1
             others += sum(kinds.values()) > 1
-    assert others / told > 0.6
+    assert others / reported > 0.6
 
 
 def test_places_and_people_come_back_so_that_a_name_alone_decides_nothing() -> None:

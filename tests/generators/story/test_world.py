@@ -138,13 +138,13 @@ def test_a_planned_loss_comes_after_the_gain(seed: int) -> None:
         acquisitions, "en_US", 3, gifts=True, reserved="pewter", reserved_acquisitions={0, 1, 3}, demands=demands
     )
     chronicle = simulate(Stream(seed), plan)
-    told = [
+    reported = [
         (chapter.number, event.kind)
         for chapter in chronicle.chapters
         for event in chapter.events
         if event.thing and event.thing.material == "pewter" and event.kind != "Seen"
     ]
-    assert told == [
+    assert reported == [
         *((1, "Purchase"), (1, "Sale")),
         *((2, "GiftReceived"), (2, "GiftGiven")),
         *((4, "Purchase"), (4, "Refused")),
