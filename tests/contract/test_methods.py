@@ -387,9 +387,9 @@ def test_the_budget_of_chunks_is_that_of_the_given_length(name: str) -> None:
     method = METHODS.get(name)(sparsity=0.5)
     assert isinstance(method, EvictMethod)
     q, k, _ = structured(90, HEADS, KV_HEADS, SIZE)
-    reported = method.settle(method.observe(None, q, k, impl="torch"), k, length=120, impl="torch")
-    assert reported.counts.tolist() == method.keep(q, k, length=120, impl="torch").counts.tolist()
-    step = reported.append(90)
+    settled = method.settle(method.observe(None, q, k, impl="torch"), k, length=120, impl="torch")
+    assert settled.counts.tolist() == method.keep(q, k, length=120, impl="torch").counts.tolist()
+    step = settled.append(90)
     seen = method.visible(step, torch.ones(step.positions.shape), impl="torch")
     assert seen.counts.sum() == pytest.approx(KV_HEADS * (60 + 1), abs=KV_HEADS * getattr(method, "block", 0) / 2)
 
