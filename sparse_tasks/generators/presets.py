@@ -95,6 +95,7 @@ PRESETS = {
             "ladder.events": "2",
             "ladder.gifts": "2",
             "code_value.hops": "2",
+            "code_value.kind": "written",
             "code_definition.hops": "2",
             "code_calls.refused": "1",
             "code_calls.accepted": "3",

@@ -171,12 +171,15 @@ class Repository:
     Attributes:
         modules: In the order in which they may import: each from those before it.
         order: The same as they are told, in no order.
+        computes: Whether functions compute with their arguments. Otherwise they return a written number, or what another
+            function returns for the same arguments.
     """
 
     def __init__(self, stream: Stream, size: int) -> None:
         self._stream = stream
         self._used: set[str] = set()
         self._names: list[str] = []
+        self.computes = True
         self.modules = [Module(path, number) for number, path in enumerate(self._paths(size))]
         self.order = list(self.modules)
         stream.shuffle(self.order)
@@ -264,6 +267,8 @@ class Repository:
     def leaf(self, module: Module) -> Function:
         """A function that calls nothing."""
         parameters = self.parameters()
+        if not self.computes:
+            return self.function(module, parameters, (Way(_number(self._stream)), Way(_number(self._stream))))
         a, b = parameters
         ways = []
         for _ in range(2):
@@ -281,6 +286,9 @@ class Repository:
         a, b = parameters = self.parameters()
         ways = []
         for callee, local in callees:
+            if not self.computes:
+                ways.append(Way(0, callee, local, (a, b) if stream.below(2) else (b, a)))
+                continue
             added = self.constant(module) if stream.below(2) else stream.between(1, 20)
             first, second = (a, b) if stream.below(2) else (b, a)
             forms: list[tuple[Expression, Expression]] = [
@@ -304,7 +312,8 @@ class Repository:
 
         def helper() -> str:
             name, (a, b) = self.fresh(), self.parameters()
-            return f"{opening(name, f'{a}, {b}')}    return {a} * {stream.between(2, 9)} + {b}\n\n\n"
+            value = f"{a} * {stream.between(2, 9)} + {b}" if self.computes else str(_number(stream))
+            return f"{opening(name, f'{a}, {b}')}    return {value}\n\n\n"
 
         def comment() -> str:
             return f"# {stream.choice(_words('comments.txt'))}\n\n\n"
@@ -325,6 +334,11 @@ class Repository:
                 file = f"{self.stream_choice('adjectives.txt')}_{file}"
             paths[f"{self.stream_choice('folders.txt')}/{file}"] = None
         return list(paths)
+
+
+def _number(stream: Stream) -> int:
+    """A number that is rarely written twice."""
+    return stream.between(100, 999)
 
 
 def opening(name: str, parameters: str) -> str:

@@ -18,10 +18,16 @@ class CodeValue(CodeTask):
     """Asks for the value that a function returns, over ``hops`` calls of functions in other files.
 
     Each function goes one of two ways, as its arguments say, and calls another one there. Imports may rename, and
-    functions of several files may have one name.
+    functions of several files may have one name. Written values take no arithmetic but a comparison for each call.
     """
 
-    hops: int = parameter(4, "number of calls, one after the other, until a value is computed", 1, 24)
+    hops: int = parameter(4, "number of calls, one after the other, until a value is returned", 1, 24)
+    kind: str = parameter(
+        "computed",
+        "values that are computed from arguments, or written in the last function",
+        choices=lambda: ("computed", "written"),
+        later=True,
+    )
 
     name: ClassVar[str] = "code_value"
     summary: ClassVar[str] = "the value returned by a function that calls others across files"
@@ -33,6 +39,7 @@ class CodeValue(CodeTask):
         return -(-(self.hops + 1) // FUNCTIONS) + 1
 
     def ask(self, stream: Stream, repository: Repository) -> Question:
+        repository.computes = self.kind == "computed"
         # Functions of each level call those of the level below, in modules with smaller numbers or in their own.
         levels: list[list[Function]] = [[] for _ in range(self.hops + 1)]
         for number in range(FUNCTIONS * len(repository.modules)):

@@ -24,8 +24,8 @@ _SUBJECTS = 12  # subjects tried for a kind of question before another kind is d
 _FILLER = (4, 2, 1, 0)  # sentences of filler paragraphs, from large to small; 0 is a short aside
 
 _NAMED = {"person": "{x}", "firm": "the firm {x}", "town": "the town of {x}"}  # names of subjects in a question
-# First hops of two: by relation the kind of its subject, the kind of its value, and the phrase for the value.
-_FIRST_HOPS = {
+# All hops but the last: by relation the kind of its subject, the kind of its value, and the phrase for the value.
+_HOPS = {
     "birthplace": ("person", "town", "the town in which {x} was born"),
     "home": ("person", "town", "the town in which {x} settled"),
     "employer": ("person", "firm", "the firm for which {x} worked"),
@@ -35,7 +35,7 @@ _FIRST_HOPS = {
     "seat": ("firm", "town", "the town in which {x} had its seat"),
     "designer": ("town", "person", "the designer of the landmark of {x}"),
 }
-# Questions by relation: the only hop, or the last of two.
+# Questions by relation: the only hop, or the last one.
 _QUESTIONS = {
     "born": "In which year was {x} born?",
     "birthplace": "In which town was {x} born?",
@@ -78,7 +78,7 @@ class _Question:
 
 @dataclass(frozen=True)
 class QaBiographies(Task):
-    """Asks for a fact of one article, or of two where the first names what the second is about.
+    """Asks for a fact of one article, or over several where each names what the next is about.
 
     The articles describe an invented world, unknown to any model. Its unit is the article.
     """
@@ -87,12 +87,12 @@ class QaBiographies(Task):
     hops: str = parameter(
         "any",
         "articles that the answer needs; any: one or two, equally often",
-        choices=lambda: ("1", "2", "any"),
+        choices=lambda: ("1", "2", "3", "4", "any"),
     )
 
     name = "qa_biographies"
     version = 2
-    summary = "open questions of one or two hops on articles about an invented world"
+    summary = "open questions of one or more hops on articles about an invented world"
     dispersion = "low"
     scope = "low"
     metric = "token_f1"
@@ -151,39 +151,43 @@ def _draw_question(stream: Stream, world: World, hops: int) -> _Question:
     """
     entities = {"person": world.people, "firm": world.firms, "town": world.towns}
     while True:
-        first, (of, last) = None, stream.choice(_ONE_HOP)
-        if hops == 2:
-            first = stream.choice(list(_FIRST_HOPS))
-            of, value, _ = _FIRST_HOPS[first]
+        path, (of, last) = list[str](), stream.choice(_ONE_HOP)
+        if hops > 1:
+            path.append(stream.choice(list(_HOPS)))
+            of, value, _ = _HOPS[path[0]]
+            while len(path) < hops - 1:
+                path.append(stream.choice([hop for hop, (kind, *_) in _HOPS.items() if kind == value]))
+                value = _HOPS[path[-1]][1]
             last = stream.choice(_RELATIONS[value])
         for subject in stream.sample(entities[of], min(len(entities[of]), _SUBJECTS)):
-            if (question := _question(subject, first, last)) is not None:
+            if (question := _question(subject, path, last)) is not None:
                 return question
 
 
-def _question(subject: Entity, first: str | None, last: str) -> _Question | None:
-    """The question for one fact of ``subject``, or of the value of its ``first`` fact; None if there is none."""
-    phrase, target = "{x}", subject
-    facts, labels = list[FactKey](), list[str]()
-    if first is not None:
-        between = subject.facts.get(first)
-        if not isinstance(between, Entity):
+def _question(subject: Entity, path: list[str], last: str) -> _Question | None:
+    """The question for a fact of what a path leads to, relation by relation, from ``subject``; None if there is none."""
+    phrase, target = _NAMED[subject.kind].format(x=subject.name), subject
+    passed, facts, labels = list[Entity](), list[FactKey](), list[str]()
+    for relation in path:
+        passed.append(target)
+        value = target.facts.get(relation)
+        if not isinstance(value, Entity) or value in passed:
             return None
-        phrase, target = _FIRST_HOPS[first][2], between
-        facts, labels = [(first, subject)], [target.name]
+        phrase = _HOPS[relation][2].format(x=phrase)
+        facts, labels = [*facts, (relation, target)], [*labels, value.name]
+        target = value
     answer = _value(target, last)
-    if answer is None or (first is not None and answer in _content(subject)):
+    if answer is None or any(answer in _content(entity) for entity in passed):
         return None
     if last == "firm" and (firm := _firm(target)) is not None:
         facts, labels = [*facts, ("founder", firm)], [*labels, target.name]
     else:
         facts, labels = [*facts, (_SENTENCE_OF.get(last, last), target)], [*labels, answer]
-    name = _NAMED[subject.kind].format(x=subject.name)
     return _Question(
-        text=_QUESTIONS[last].format(x=phrase.format(x=name)),
+        text=_QUESTIONS[last].format(x=phrase),
         # A river may be named without the word.
         answers=[answer, answer.removeprefix("River ")] if last == "river" else [answer],
-        relations=[last] if first is None else [first, last],
+        relations=[*path, last],
         facts=facts,
         labels=labels,
     )
@@ -225,7 +229,7 @@ def _parse(question: str) -> tuple[str, list[str]]:
         raise DataError(f"the question can be read in {len(readings)} ways, not one: {question}")
     last, phrase = readings[0]
     relations = [last]
-    while hops := [(hop, match[1]) for hop, (_, _, words) in _FIRST_HOPS.items() if (match := _match(words, phrase))]:
+    while hops := [(hop, match[1]) for hop, (_, _, words) in _HOPS.items() if (match := _match(words, phrase))]:
         (first, phrase), *_ = hops
         relations.insert(0, first)
     return phrase.removeprefix("the firm ").removeprefix("the town of "), relations

@@ -91,6 +91,8 @@ def by_python(draft: Draft, folder: Path) -> str:
         ("code_value", {}),
         ("code_value", {"hops": 1}),
         ("code_value", {"hops": 9}),
+        ("code_value", {"hops": 1, "kind": "written"}),
+        ("code_value", {"kind": "written"}),
         ("code_definition", {}),
         ("code_definition", {"hops": 1}),
         ("code_definition", {"hops": 7}),
@@ -99,7 +101,7 @@ def by_python(draft: Draft, folder: Path) -> str:
         ("code_calls", {"refused": 7, "accepted": 23}),
     ],
 )
-def test_gold_is_what_python_says(name: str, parameters: dict[str, int], seed: int, tmp_path: Path) -> None:
+def test_gold_is_what_python_says(name: str, parameters: dict[str, int | str], seed: int, tmp_path: Path) -> None:
     size = task_of(name, **parameters).smallest() + 5 * seed
     draft = fill(draft_of(name, seed, size, None, **parameters), 3)
     assert draft.answer == "\n".join(draft.answers) == by_python(draft, tmp_path)

@@ -61,7 +61,7 @@ def drafts(hops: str, size: int = 24) -> list[Draft]:
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.integers(8, 70), st.integers(0, 2**32), st.sampled_from(["1", "2", "any"]))
+@given(st.integers(8, 70), st.integers(0, 2**32), st.sampled_from(["1", "2", "3", "4", "any"]))
 def test_every_draft_has_one_answer_and_no_contradiction(size: int, seed: int, hops: str) -> None:
     prompt = prompt_of(fill(draft := draft_of(NAME, seed, size, hops=hops), 3))
     assert oracle(prompt) == draft.answer == draft.answers[0]
@@ -95,8 +95,8 @@ def test_any_draws_one_and_two_hops_equally() -> None:
     assert 40 < hops[1] < 80
 
 
-def test_one_hop_is_one_sentence_and_two_are_two_articles() -> None:
-    for hops in (1, 2):
+def test_each_hop_is_a_sentence_of_another_article() -> None:
+    for hops in (1, 2, 3, 4):
         for draft in drafts(str(hops)):
             marks = draft.marks()
             assert len(marks) == hops == len(draft.drawn["relations"])
@@ -109,20 +109,24 @@ def test_one_hop_is_one_sentence_and_two_are_two_articles() -> None:
             assert all(sentence.count(". ") == 0 and sentence.endswith(".") for sentence in evidence(draft))
 
 
-def test_what_leads_to_the_second_article_is_not_in_the_question() -> None:
-    for draft in drafts("2"):
-        between = draft.marks()[0].label
-        assert between not in draft.question
+@pytest.mark.parametrize("hops", ["2", "3", "4"])
+def test_what_leads_to_later_articles_is_not_in_the_question(hops: str) -> None:
+    for draft in drafts(hops):
+        texts = articles(prompt_of(draft))
         assert draft.answer not in draft.question
-        # And it has an article, which tells the answer or is told of in the one that does.
-        assert between in articles(prompt_of(draft))
+        for mark in draft.marks()[:-1]:
+            assert mark.label not in draft.question
+            # And it has an article, which tells the answer or is told of in the one that does.
+            assert mark.label in texts
 
 
-def test_no_article_has_both_hops() -> None:
-    for draft in drafts("2"):
-        reported = articles(prompt_of(draft))
-        named = next(title for title in reported if title in ask(draft))
-        assert not re.search(rf"(?<!\w){re.escape(draft.answer)}(?!\w)", reported[named])
+@pytest.mark.parametrize("hops", ["2", "3", "4"])
+def test_no_article_but_the_last_has_the_answer(hops: str) -> None:
+    for draft in drafts(hops):
+        texts = articles(prompt_of(draft))
+        named = next(title for title in texts if title in ask(draft))
+        for title in (named, *(mark.label for mark in draft.marks()[:-2])):
+            assert not re.search(rf"(?<!\w){re.escape(draft.answer)}(?!\w)", texts[title])
 
 
 def test_a_requested_fact_is_told_once() -> None:
@@ -261,7 +265,7 @@ def test_order_of_the_hops_says_nothing() -> None:
     assert 40 < rising < 80
 
 
-@pytest.mark.parametrize("hops", ["1", "2"])
+@pytest.mark.parametrize("hops", ["1", "2", "4"])
 @pytest.mark.parametrize("depth", ["0", "0.5", "1", "0.2-0.4"])
 def test_a_depth_is_respected(depth: str, hops: str) -> None:
     span = parse_depth(depth)
