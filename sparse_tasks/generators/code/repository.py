@@ -171,8 +171,8 @@ class Repository:
     Attributes:
         modules: In the order in which they may import: each from those before it.
         order: The same as they are told, in no order.
-        computes: Whether functions compute with their arguments. Otherwise they return a written number, or what another
-            function returns for the same arguments.
+        computes: Whether functions compute with their arguments. Otherwise they return a written number, or what
+            another function returns for the same arguments.
     """
 
     def __init__(self, stream: Stream, size: int) -> None:

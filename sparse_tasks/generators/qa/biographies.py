@@ -165,7 +165,7 @@ def _draw_question(stream: Stream, world: World, hops: int) -> _Question:
 
 
 def _question(subject: Entity, path: list[str], last: str) -> _Question | None:
-    """The question for a fact of what a path leads to, relation by relation, from ``subject``; None if there is none."""
+    """The question for a fact of what a path of relations leads to from ``subject``; None if there is none."""
     phrase, target = _NAMED[subject.kind].format(x=subject.name), subject
     passed, facts, labels = list[Entity](), list[FactKey](), list[str]()
     for relation in path:
