@@ -367,10 +367,11 @@ def steps(board: Board) -> None:
 def steps_at(table: Table, n: int) -> None:
     """All methods at one length."""
     cache, q = make_cache(n)
-    runs = dense_decodes(q, cache)
+    runs, written = dense_decodes(q, cache), cache.keys.flatten(0, 1)
     name = "FA3" if "FA3" in runs else "ours"
     for method in (kind(sparsity=0.9) for kind in METHODS if issubclass(kind, DecodeMethod)):
-        state = None if method.new_state(cache) is None else page_summaries(cache, PAGE)
+        state = method.new_state(cache)
+        method.update(state, written, torch.arange(len(written), device="cuda"), PAGE)
         select = partial(method.select, q, cache, state)
 
         def sparse(select: Callable[[], PageIndex] = select) -> object:

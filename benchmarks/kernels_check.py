@@ -28,7 +28,13 @@ from sparse_tasks.attention.examples import structured
 from sparse_tasks.attention.index import BlockIndex, PageIndex, PrefillIndex, SkipIndex
 from sparse_tasks.attention.kernels.antidiagonal import antidiagonal_scores
 from sparse_tasks.attention.kernels.block_scores import top_blocks, top_blocks_torch
-from sparse_tasks.attention.kernels.components import keep_largest, keep_largest_torch
+from sparse_tasks.attention.kernels.components import keep_largest, keep_largest_torch, top_components
+from sparse_tasks.attention.kernels.key_components import (
+    component_weights,
+    component_weights_torch,
+    new_key_components,
+    update_key_components,
+)
 from sparse_tasks.attention.kernels.page_budgets import page_budgets, page_budgets_torch
 from sparse_tasks.attention.kernels.page_scores import page_scores, page_scores_torch
 from sparse_tasks.attention.kernels.page_summaries import page_summaries, page_summaries_torch
@@ -245,7 +251,21 @@ def check_decoding(
     other = (largest != 0).sum(2) != (twin_largest != 0).sum(2)
     check.holds("keep_largest", f"{what}: how many", float(other.sum()), 0)
     check.holds("keep_largest", what, distance(of_each, twin_of_each), 1e-5)
-    # As used by sparq, oracles and twilight.
+    components, slots = new_key_components(keys), torch.arange(keys.shape[0] * PAGE, device="cuda")
+    update_key_components(components, keys.flatten(0, 1), slots)
+    check.holds("key_components", what, float((components != keys.permute(0, 2, 3, 1)).sum()), 0)
+    for r in (1, 32, 100):
+        with poisoned():
+            numbers, scales = top_components(q, kv_heads, r)
+            weights = component_weights(q, components, cache, numbers, scales)
+        kept = (keep_largest(q, kv_heads, r)[0].view(len(lengths), kv_heads, -1, size) != 0).any(2)
+        listed = torch.zeros_like(kept).scatter_(2, numbers.long(), torch.ones_like(numbers, dtype=torch.bool))
+        check.holds("top_components", f"{what}, {r}", float((kept & ~listed).sum()), 0)
+        twin_weights = component_weights_torch(q, components, cache, numbers, scales)
+        held = twin_weights.isfinite()
+        check.holds("component_weights", f"{what}, {r}: which", float((held != weights.isfinite()).sum()), 0)
+        check.holds("component_weights", f"{what}, {r}", distance(weights[held], twin_weights[held]), 1e-3)
+    # As used by vattention, oracles and twilight.
     for kind, of, scales, levels in (("some factors", None, factors, None), ("all", None, None, None),
                                      ("pages in 4 bits", some, None, 7)):  # fmt: skip
         with poisoned():

@@ -367,7 +367,11 @@ class DecodeMethod(Method):
         return "oracle_decode", {}
 
     def new_state(self, cache: PagedCache) -> Tensor | None:
-        """An empty state for each physical page of a cache, independent of the budget; None if there is no state."""
+        """An empty state for all blocks of a cache, independent of the budget; None if there is no state.
+
+        A larger cache has a state that is at least as large in each dimension; of one block, it begins with the
+        smaller one's.
+        """
         return None
 
     def update(self, state: Tensor | None, keys: Tensor, slots: Tensor, block_size: int, *, impl: str = "auto") -> None:

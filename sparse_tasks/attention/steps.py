@@ -161,12 +161,12 @@ class Memory:
         return method.visible(seen, weights, impl=self._impl).pages()
 
     def _notice(self, method: DecodeMethod, k: Tensor, cache: PagedCache) -> None:
-        """Grow the state with the cache, whose pages keep their places since it is one block."""
+        """Grow the state with the cache, in which all keeps its place since it is one block."""
         grown = method.new_state(cache)
         if grown is None:
             return
         if self._state is not None:
-            grown[: len(self._state)] = self._state
+            grown[tuple(slice(length) for length in self._state.shape)] = self._state
         slots = torch.arange(self._noticed, len(k), device=k.device)
         method.update(grown, k[self._noticed :], slots, cache.block_size, impl=self._impl)
         self._state, self._noticed = grown, len(k)

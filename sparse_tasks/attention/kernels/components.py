@@ -65,3 +65,29 @@ def keep_largest_torch(q: Tensor, kv_heads: int, r: int) -> tuple[Tensor, Tensor
     numbers = numbers.expand(-1, -1, queries.shape[2], -1)
     some = torch.zeros_like(queries).scatter(3, numbers, queries.gather(3, numbers))
     return some.flatten(1, 2), 1 / temperature.view(q.shape[:2])
+
+
+def top_components(q: Tensor, kv_heads: int, r: int, *, impl: str = "auto") -> tuple[Tensor, Tensor]:
+    """The numbers of the components that ``keep_largest`` keeps, and the scales of their scores.
+
+    Args:
+        q: ``[batch, query_heads, head_size]``.
+        kv_heads: KV heads, which divide the query heads.
+        r: Components, at least 1; all if there are fewer. Ties are broken arbitrarily.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        int32 ``[batch, kv_heads, min(r, head_size)]``, ascending; and fp32 ``[batch, query_heads]``, 1 over their
+        temperatures.
+    """
+    if implementation(impl, q) == "torch":
+        return top_components_torch(q, kv_heads, r)
+    from sparse_tasks.attention.kernels.triton.components import top_components_triton
+
+    return top_components_triton(q, kv_heads, r)
+
+
+def top_components_torch(q: Tensor, kv_heads: int, r: int) -> tuple[Tensor, Tensor]:
+    """Torch twin of ``top_components``."""
+    numbers, _, temperature = largest_components(q.unflatten(1, (kv_heads, -1)).float(), r)
+    return numbers[:, :, 0].sort().values.int(), 1 / temperature.view(q.shape[:2])

@@ -24,8 +24,9 @@ class SparQ(TokenMethod):
     """Reads ``r`` components of each key to estimate the softmax, and then the best tokens completely.
 
     A KV head reads one set of components and one of tokens: |q| and the estimates are summed over the group, as the
-    paper does. The paper adds the mean of all values for omitted tokens; here the output is plain attention over the
-    chosen tokens, so interactions are exactly the index.
+    paper does. Keys are stored a second time, by component, so that only these components are read: as many bytes as
+    the keys take, half of the cache. The paper adds the mean of all values for omitted tokens; here the output is plain
+    attention over the chosen tokens, so interactions are exactly the index.
     """
 
     token_budget: int | None = parameter(
@@ -49,7 +50,19 @@ class SparQ(TokenMethod):
     def fixed(self) -> int | None:
         return (self.token_budget or _TOKEN_BUDGET) if self.sparsity is None else None
 
+    def new_state(self, cache: PagedCache) -> Tensor:
+        from sparse_tasks.attention.kernels.key_components import new_key_components
+
+        return new_key_components(cache.keys)
+
+    def update(self, state: Tensor | None, keys: Tensor, slots: Tensor, block_size: int, *, impl: str = "auto") -> None:
+        from sparse_tasks.attention.kernels.key_components import update_key_components
+
+        if state is not None:
+            update_key_components(state, keys, slots, impl=impl)
+
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
+        """As in the base class; without a state, keys are read in full at every call."""
         import torch
 
         from sparse_tasks.attention.index import PageIndex
@@ -59,7 +72,7 @@ class SparQ(TokenMethod):
 
         check_queries(q, cache)
         budget, width = self.tokens_read(cache, impl)
-        scores = estimated_weights(q, cache, self.r, self.softmax, impl=impl)
+        scores = estimated_weights(q, cache, self.r, self.softmax, components=state, impl=impl)
         age = cache.lengths[:, None] - 1 - torch.arange(scores.shape[2], device=q.device)
         local = (age >= 0) & (age < (budget * self.recent).ceil()[:, None])
         scores = scores.masked_fill(local[:, None], float("inf"))

@@ -78,6 +78,7 @@ class Session:
         self.warming_up = False
         """Whether vLLM warms up with requests of its own, under dense attention."""
         self._impl, self._text = impl, text
+        self._left: tuple[float, tuple[int, int, int, torch.dtype]] | None = None  # for states, and what caches them
         self._replays: Replays | None = None
         self._whole = False  # whether replays are of the model, not of each layer
         self._layers: dict[str, SparseLayer] = {}
@@ -185,10 +186,13 @@ class Session:
         """Switch to other methods, between requests.
 
         Raises:
-            UsageError: A method's pages do not fit into the blocks.
+            UsageError: A method's pages do not fit into the blocks, or its state into the memory that is left.
         """
         offer = replace(self.offer, attention=attention, choices=choices)
         self._check_pages(offer)
+        if not self.has_room(offer):
+            remedy = "stores more beside the cache than the methods that the engine started with; start another engine"
+            raise UsageError("attention", attention.method, remedy)
         self.offer, self.requests.attention = offer, attention
         self.forget_graphs()
         self._agreements.clear()
@@ -345,14 +349,23 @@ class Session:
             choice = self._choices[key] = Choice(chosen)
         return choice
 
-    def share_of_state(self, block_size: int, kv_heads: int, head_size: int, dtype: torch.dtype) -> float:
-        """Bytes of page summaries for each byte of keys and values."""
-        keys = torch.empty(1, block_size, kv_heads, head_size, dtype=dtype, device="meta")
-        one = torch.zeros(1, dtype=torch.int32, device="meta")
-        noting = {method.name: method for method in self.offer.methods if isinstance(method, DecodeMethod)}
-        states = [method.new_state(PagedCache(keys, keys, one[None], one)) for method in noting.values()]
-        size: int = sum(state.numel() * state.element_size() for state in states if state is not None)
-        return size / int(2 * keys.numel() * keys.element_size())
+    def leave_room(self, block_size: int, kv_heads: int, head_size: int, dtype: torch.dtype) -> float:
+        """Plan memory for the methods' states, and hold later methods to it.
+
+        Returns:
+            As of ``share_of_state``.
+        """
+        shape = (block_size, kv_heads, head_size, dtype)
+        share = share_of_state(self.offer, *shape)
+        self._left = share, shape
+        return share
+
+    def has_room(self, offer: Offer) -> bool:
+        """Whether the states of other methods fit into the memory that was planned; True if none was."""
+        if self._left is None:
+            return True
+        share, shape = self._left
+        return share_of_state(offer, *shape) <= share
 
     def work(self, longest: int, kv_heads: int, head_size: int, dtype: torch.dtype) -> int:
         """Bytes that selection and gathered keys of one layer need beside the cache.
@@ -368,6 +381,16 @@ class Session:
         # Keys and values in one piece, and as much again for scores and lists by position.
         size: int = torch.empty(0, dtype=dtype).element_size()
         return _WORK + 4 * ceil_div(longest, 128) * 128 * kv_heads * head_size * size
+
+
+def share_of_state(offer: Offer, block_size: int, kv_heads: int, head_size: int, dtype: torch.dtype) -> float:
+    """Bytes of what methods store, such as page summaries, for each byte of keys and values."""
+    keys = torch.empty(1, block_size, kv_heads, head_size, dtype=dtype, device="meta")
+    one = torch.zeros(1, dtype=torch.int32, device="meta")
+    noting = {method.name: method for method in offer.methods if isinstance(method, DecodeMethod)}
+    states = [method.new_state(PagedCache(keys, keys, one[None], one)) for method in noting.values()]
+    size: int = sum(state.numel() * state.element_size() for state in states if state is not None)
+    return size / int(2 * keys.numel() * keys.element_size())
 
 
 def dtype_of(module: Any) -> torch.dtype:

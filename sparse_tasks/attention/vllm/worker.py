@@ -205,7 +205,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         # Layers of several kinds share memory: it is cut for as many layers as the rarest kind has, and others come in
         # several groups, each of which may take all of it.
         groups = ceil_div(len(self._modules), min(self._of_each_kind.values()))
-        return max(0, int(left / (1 + groups * self._sparse.share_of_state(block_size, *shape))))
+        return max(0, int(left / (1 + groups * self._sparse.leave_room(block_size, *shape))))
 
     def compile_or_warm_up_model(self) -> Any:
         self._sparse.warming_up = True
@@ -244,6 +244,10 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
     def sparse_tasks_layers(self) -> int:
         """Layers in which methods run and sparsity is measured."""
         return len(self._modules)
+
+    def sparse_tasks_has_room(self, settings: dict[str, Any]) -> bool:
+        """Whether what other methods store fits beside the cache."""
+        return self._sparse.has_room(parse_offer({KEY: settings}))
 
     def sparse_tasks_change(self, settings: dict[str, Any]) -> None:
         """Switch to other methods or budgets, between requests and after ``LLM.reset_prefix_cache``.

@@ -214,7 +214,7 @@ class VllmEngine(Engine):
         ]
 
     def take_over(self, running: Engine, needed: int) -> bool:
-        """Take the engine over if the settings differ only in sparse methods or their budgets."""
+        """Take the engine over if the settings differ only in sparse methods or their budgets, and their states fit."""
         if not isinstance(running, VllmEngine) or running._llm is None:
             return False
         if not (self.settings.attention.sparse and running.settings.attention.sparse):
@@ -230,6 +230,8 @@ class VllmEngine(Engine):
         if needed > theirs["max_model_len"] or changed != ours:
             return False
         with self._failing_as("failed at a change of attention"):
+            if not all(running._llm.collective_rpc("sparse_tasks_has_room", args=(settings,))):
+                return False
             # Cached keys come from the other methods, and page summaries are computed as pages are written.
             running._llm.reset_prefix_cache()
             running._llm.collective_rpc("sparse_tasks_change", args=(settings,))

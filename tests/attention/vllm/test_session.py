@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.methods.snapkv import SnapKV
 from sparse_tasks.attention.methods.sparq import SparQ
 from sparse_tasks.attention.methods.twilight import Twilight
 from sparse_tasks.attention.methods.vertical_slash import VerticalSlash
-from sparse_tasks.attention.vllm.arguments import MARK
+from sparse_tasks.attention.methods.window_decode import WindowDecode
+from sparse_tasks.attention.vllm.arguments import MARK, Offer
 from sparse_tasks.attention.vllm.layer import SparseLayer
-from sparse_tasks.attention.vllm.session import SESSIONS, Session, session_of
+from sparse_tasks.attention.vllm.session import SESSIONS, Session, session_of, share_of_state
 from sparse_tasks.core.errors import EngineError, UsageError
 from tests.attention.vllm.served import named, scheduled
 
@@ -229,13 +231,13 @@ def test_pages_have_to_fit_blocks_of_sparse_layers_alone() -> None:
 def test_what_pages_remember_is_two_keys_each(page: int, dtype: torch.dtype) -> None:
     """A page has as many keys, and as many values."""
     for method in (Quest(page=page), Twilight(page=page)):
-        share = Session(Attention.of(method)).share_of_state(32, 8, 128, dtype)
+        share = share_of_state(Offer(Attention.of(method)), 32, 8, 128, dtype)
         assert share == pytest.approx(1 / page)
 
 
 def test_room_is_kept_for_what_requests_may_choose() -> None:
     quest, both = Attention.of(Quest()), (Attention.of(Quest(sparsity=0.5)), Attention.of(Twilight()))
-    shares = [Session(Attention.DENSE, choices=choices).share_of_state(16, 8, 128, torch.bfloat16)
+    shares = [share_of_state(Offer(Attention.DENSE, choices), 16, 8, 128, torch.bfloat16)
               for choices in ((), (quest,), (quest, *both))]  # fmt: skip
     assert shares == [0, shares[1], pytest.approx(2 * shares[1])]
     assert shares[1] > 0
@@ -259,11 +261,43 @@ def test_counts_are_taken_by_the_mark_of_a_request() -> None:
 
 @pytest.mark.parametrize(
     "attention",
-    [Attention.DENSE, Attention.of(VerticalSlash()), Attention.of(SparQ()), Attention.of(SnapKV())],
+    [Attention.DENSE, Attention.of(VerticalSlash()), Attention.of(WindowDecode()), Attention.of(SnapKV())],
     ids=lambda attention: attention.method,
 )
 def test_other_methods_remember_nothing_of_pages(attention: Attention) -> None:
-    assert Session(attention).share_of_state(16, 8, 128, torch.bfloat16) == 0.0
+    assert share_of_state(Offer(attention), 16, 8, 128, torch.bfloat16) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, EIGHT_BITS])
+def test_keys_by_component_take_as_much_as_the_keys(dtype: torch.dtype) -> None:
+    for block_size in (16, 784):
+        assert share_of_state(Offer(Attention.of(SparQ())), block_size, 8, 128, dtype) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "fits"),
+    [
+        ("quest", "sparq", False),
+        ("snapkv", "quest", False),
+        ("sparq", "quest", True),
+        ("sparq", "streaming_llm+sparq", True),
+        ("twilight", "quest", True),
+    ],
+)
+def test_states_of_later_methods_have_to_fit_where_the_first_were_planned(first: str, then: str, fits: bool) -> None:
+    session, later = joined(Attention.parse(first)), Attention.parse(then)
+    session.change(later)  # as on a CPU, where nothing is planned
+    session.change(Attention.parse(first))
+    session.leave_room(16, 8, 128, torch.bfloat16)
+    assert session.has_room(Offer(later)) == fits
+    session.change(Attention.parse(first))
+    if fits:
+        session.change(later)
+        return
+    with pytest.raises(UsageError, match=r"^attention: .*start another engine") as error:
+        session.change(later)
+    assert error.value.value == then
+    assert session.offer.attention.method == first
 
 
 def test_room_is_left_for_what_methods_need_and_none_for_dense_attention() -> None:

@@ -16,10 +16,11 @@ _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 
 
 @triton.jit(do_not_specialize=["r"])
-def _keep(
-    q, some, scales, stride_qb, stride_qh, r, GROUP: tl.constexpr, ROWS: tl.constexpr, HEAD: tl.constexpr,
+def _choose(
+    q, some, numbers, scales, stride_qb, stride_qh, r, GROUP: tl.constexpr, ROWS: tl.constexpr, HEAD: tl.constexpr,
     PADDED: tl.constexpr,
 ):  # fmt: skip
+    """Writes the chosen components, or only their numbers, whichever is not None."""
     kv_head, sequence = tl.program_id(0), tl.program_id(1).to(tl.int64)
     row, dim = tl.arange(0, ROWS), tl.arange(0, PADDED)
     inside = (row < GROUP)[:, None] & (dim < HEAD)[None, :]
@@ -41,18 +42,32 @@ def _keep(
     line = sequence * tl.num_programs(0) + kv_head
     head = line * GROUP + row
     tl.store(scales + head, 1.0 / tl.maximum(tl.sqrt(share * HEAD), _TINY), mask=row < GROUP)
-    tl.store(some + head[:, None] * HEAD + dim[None, :], tl.where(kept[None, :], queries, 0.0), mask=inside)
+    if some is not None:
+        tl.store(some + head[:, None] * HEAD + dim[None, :], tl.where(kept[None, :], queries, 0.0), mask=inside)
+    if numbers is not None:
+        tl.store(numbers + line * r + tl.cumsum(kept.to(tl.int32), 0) - 1, dim, mask=kept)
 
 
 def keep_largest_triton(q: Tensor, kv_heads: int, r: int) -> tuple[Tensor, Tensor]:
     """As ``components.keep_largest``."""
+    some = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    return some, _chosen(q, kv_heads, r, some=some)
+
+
+def top_components_triton(q: Tensor, kv_heads: int, r: int) -> tuple[Tensor, Tensor]:
+    """As ``components.top_components``."""
+    numbers = torch.empty(len(q), kv_heads, min(r, q.shape[2]), dtype=torch.int32, device=q.device)
+    return numbers, _chosen(q, kv_heads, r, numbers=numbers)
+
+
+def _chosen(q: Tensor, kv_heads: int, r: int, *, some: Tensor | None = None, numbers: Tensor | None = None) -> Tensor:
+    """Scales of the queries whose components are written to one of the two."""
     batch, heads, size = q.shape
     group = heads // kv_heads
     q = q if q.stride(2) == 1 else q.contiguous()
-    some = torch.empty(batch, heads, size, dtype=q.dtype, device=q.device)
     scales = torch.empty(batch, heads, dtype=torch.float32, device=q.device)
-    _keep[(kv_heads, batch)](
-        q, some, scales, q.stride(0), q.stride(1), min(r, size),
+    _choose[(kv_heads, batch)](
+        q, some, numbers, scales, q.stride(0), q.stride(1), min(r, size),
         GROUP=group, ROWS=power_of_2(group), HEAD=size, PADDED=power_of_2(size), num_warps=4,
     )  # fmt: skip
-    return some, scales
+    return scales

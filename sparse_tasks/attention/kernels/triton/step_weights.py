@@ -64,6 +64,28 @@ def _levels(keys, step):
     return tl.div_rn(wide, tl.broadcast_to(step[:, None], wide.shape)) + _WHOLE - _WHOLE
 
 
+@triton.jit
+def _finished(s, seen, cap):
+    """Scores in base 2 under a cap, -inf for positions that are not seen."""
+    if cap is not None:
+        s = cap * bent(s, 2 * _LOG2_E / cap)
+    return tl.where(seen[None, :], s * _LOG2_E, float("-inf"))
+
+
+@triton.jit
+def _added(m, total, s):
+    """The running maximum and sum of a softmax, with another tile's scores."""
+    new = tl.maximum(m, tl.max(s, 1))
+    safe = tl.where(new == float("-inf"), 0.0, new)
+    return new, total * tl.exp2(m - safe) + tl.sum(tl.exp2(s - safe[:, None]), 1)
+
+
+@triton.jit
+def _log_sum(m, total):
+    """The logarithm of the sum, in base 2; -inf without scores."""
+    return m + tl.log2(tl.where(m == float("-inf"), 1.0, total))
+
+
 @triton.jit(do_not_specialize=["number", "width", "table_stride"])
 def _score(
     q, keys, table, lengths, pages, counts, scales, scores, part_lse,
@@ -130,20 +152,14 @@ def _score(
             s = tl.dot(queries_rest, tl.trans(k_rest), s, input_precision="tf32x3")
         if LEVELS > 0:
             s *= step[None, :]
-        s *= factor[:, None]
-        if cap is not None:
-            s = cap * bent(s, 2 * _LOG2_E / cap)
-        s = tl.where(seen[None, :], s * _LOG2_E, float("-inf"))
+        s = _finished(s * factor[:, None], seen, cap)
         held = (row < GROUP)[:, None] & (place < number)[None, :]
         tl.store(scores + head[:, None] * number + place[None, :], s, mask=held)
-        new = tl.maximum(m, tl.max(s, 1))
-        safe = tl.where(new == float("-inf"), 0.0, new)
-        m, total = new, total * tl.exp2(m - safe) + tl.sum(tl.exp2(s - safe[:, None]), 1)
+        m, total = _added(m, total, s)
         block, slot = _locate(table, position, place, length, 1, BLOCK_SIZE)
         position = _position(pages, place + 2 * TILE, count, UNIT)
 
-    total = tl.where(m == float("-inf"), 1.0, total)
-    tl.store(part_lse + head * parts + part, m + tl.log2(total), mask=row < GROUP)
+    tl.store(part_lse + head * parts + part, _log_sum(m, total), mask=row < GROUP)
 
 
 @triton.jit(do_not_specialize=["number", "parts"])
@@ -214,10 +230,8 @@ def _weights(
     tile = max(16, min(64, TILE_BYTES // (main * q.element_size())))
     parts = PROGRAMS * processors(q.device) // (batch * kv_heads * chunks)
     parts = max(1, min(parts, ceil_div(ceil_div(number, tile), TILES)))
-    scores, part_lse, weights = (
-        torch.empty(*shape, dtype=torch.float32, device=q.device)
-        for shape in ((batch, heads, number), (batch, heads, parts), (batch, kv_heads, number))
-    )
+    scores = torch.empty(batch, heads, number, dtype=torch.float32, device=q.device)
+    part_lse = torch.empty(batch, heads, parts, dtype=torch.float32, device=q.device)
     _score[(kv_heads * chunks, parts, batch)](
         q, keys, table, lengths, pages, counts, scales, scores, part_lse,
         q.stride(0), q.stride(1), keys.stride(0), keys.stride(1), keys.stride(2),
@@ -226,8 +240,36 @@ def _weights(
         TILE=tile, UNIT=unit, BLOCK_SIZE=cache.block_size if table.shape[1] > 1 else FAR,
         num_warps=4 if q.element_size() == 2 and chunk <= 32 else 8, num_stages=3,
     )  # fmt: skip
+    return summed(scores, part_lse, lengths, kv_heads, counts, unit, softmax)
+
+
+def summed(
+    scores: Tensor,
+    part_lse: Tensor,
+    lengths: Tensor,
+    kv_heads: int,
+    counts: Tensor | None = None,
+    unit: int = 1,
+    softmax: Softmax = PLAIN,
+) -> Tensor:
+    """Weights of scores, summed over each group.
+
+    Args:
+        scores: fp32 ``[batch, query_heads, positions]``, in base 2; undefined past a sequence's or a list's end.
+        part_lse: fp32 ``[batch, query_heads, parts]``: logarithms, in base 2, of the sums of parts of them.
+        lengths: int32 ``[batch]``, contiguous.
+        kv_heads: KV heads, which divide the query heads.
+        counts: int32 ``[batch, kv_heads]``, contiguous: listed pages; None for all positions.
+        unit: Positions in a page.
+        softmax: The model's sinks and soft cap, which is in the scores already.
+
+    Returns:
+        fp32 ``[batch, kv_heads, positions]``; -inf past the end.
+    """
+    batch, heads, number = scores.shape
+    weights = torch.empty(batch, kv_heads, number, dtype=torch.float32, device=scores.device)
     _weigh[(kv_heads, ceil_div(number, WEIGHED), batch)](
-        scores, part_lse, lengths, counts, softmax.sinks, weights, number, parts,
-        GROUP=group, UNIT=unit, TILE=WEIGHED, PARTS=power_of_2(parts), num_warps=4,
+        scores, part_lse, lengths, counts, softmax.sinks, weights, number, part_lse.shape[2],
+        GROUP=heads // kv_heads, UNIT=unit, TILE=WEIGHED, PARTS=power_of_2(part_lse.shape[2]), num_warps=4,
     )  # fmt: skip
     return weights
