@@ -82,8 +82,8 @@ def _score(
 
     tiles = tl.cdiv(length, TILE)
     first, last = part * tiles // parts, (part + 1) * tiles // parts
-    m = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
+    m = tl.full([ROWS, TILE], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS, TILE], tl.float32)
     block = _load_block(table, first * TILE + tl.arange(0, TILE), length, RUN, BLOCK_SIZE)
     for tile in range(first, last):
         place = tile * TILE + tl.arange(0, TILE)
