@@ -34,8 +34,8 @@ RUN: Final = 16
 ROWS: Final = 16
 """Keys that a program copies."""
 
-PROGRAMS: Final = 12
-"""Programs a processor, if sequences are long enough: 2 waves of the 6 that are resident with 32 components."""
+PROGRAMS: Final = 10
+"""Programs a processor, if sequences are long enough: 2 waves of the 5 that are resident with 32 components."""
 
 MOST: Final = 128
 """Most positions in a tile."""
