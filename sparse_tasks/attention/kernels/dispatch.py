@@ -133,6 +133,28 @@ def check_cached(**tensors: Tensor) -> None:
         check_floats(**tensors)
 
 
+def check_written(keys: Tensor, slots: Tensor, *, kv_heads: int, head_size: int, of: str) -> None:
+    """Refuse keys just written to a cache, and their slots, that do not fit what is kept of them.
+
+    Args:
+        keys: ``[tokens, kv_heads, head_size]``.
+        slots: int64 or int32 ``[tokens]``.
+        kv_heads: Of what is kept.
+        head_size: Of what is kept.
+        of: Its name, in the plural.
+
+    Raises:
+        UsageError: Shapes or the type of slots do not match.
+    """
+    if keys.ndim != 3 or tuple(keys.shape[1:]) != (kv_heads, head_size):
+        expected = f"[tokens, {kv_heads}, {head_size}]"
+        raise UsageError("keys", tuple(keys.shape), f"has to be {expected}, as the {of} are")
+    if slots.shape != keys.shape[:1]:
+        raise UsageError("slots", tuple(slots.shape), f"has to be [{len(keys)}], one for each key")
+    if slots.dtype not in (torch.int32, torch.int64):
+        raise UsageError("slots", str(slots.dtype), "has to be torch.int64 or torch.int32")
+
+
 def check_same(what: str, **tensors: Tensor) -> None:
     """Refuse tensors that differ in an attribute, as "device".
 

@@ -16,6 +16,7 @@ from sparse_tasks.attention.kernels.dispatch import (
     check_cached,
     check_floats,
     check_same,
+    check_written,
     checking,
     implementation,
 )
@@ -131,13 +132,7 @@ def _weights(
 def _check_update(components: Tensor, keys: Tensor, slots: Tensor) -> None:
     if components.ndim != 4 or not components.is_contiguous():
         raise UsageError("components", tuple(components.shape), "has to be what new_key_components gives")
-    if keys.ndim != 3 or tuple(keys.shape[1:]) != tuple(components.shape[1:3]):
-        expected = f"[tokens, {components.shape[1]}, {components.shape[2]}]"
-        raise UsageError("keys", tuple(keys.shape), f"has to be {expected}, as the components are")
-    if slots.shape != keys.shape[:1]:
-        raise UsageError("slots", tuple(slots.shape), f"has to be [{len(keys)}], one for each key")
-    if slots.dtype not in (torch.int32, torch.int64):
-        raise UsageError("slots", str(slots.dtype), "has to be torch.int64 or torch.int32")
+    check_written(keys, slots, kv_heads=components.shape[1], head_size=components.shape[2], of="components")
     check_cached(components=components, keys=keys)
     check_same("device", components=components, keys=keys, slots=slots)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.kernels.dispatch import check_cached, check_same, checking, implementation
+from sparse_tasks.attention.kernels.dispatch import check_cached, check_same, check_written, checking, implementation
 from sparse_tasks.core.errors import UsageError
 
 
@@ -72,13 +72,7 @@ def update_page_summaries(
 def _check_update(summaries: Tensor, keys: Tensor, slots: Tensor, unit: int) -> None:
     if summaries.ndim != 4 or summaries.shape[2] != 2 or not summaries.is_contiguous():
         raise UsageError("summaries", tuple(summaries.shape), "has to be what new_page_summaries gives")
-    if keys.ndim != 3 or (keys.shape[1], keys.shape[2]) != (summaries.shape[1], summaries.shape[3]):
-        expected = f"[tokens, {summaries.shape[1]}, {summaries.shape[3]}]"
-        raise UsageError("keys", tuple(keys.shape), f"has to be {expected}, as the summaries are")
-    if slots.shape != keys.shape[:1]:
-        raise UsageError("slots", tuple(slots.shape), f"has to be [{len(keys)}], one for each key")
-    if slots.dtype not in (torch.int32, torch.int64):
-        raise UsageError("slots", str(slots.dtype), "has to be torch.int64 or torch.int32")
+    check_written(keys, slots, kv_heads=summaries.shape[1], head_size=summaries.shape[3], of="summaries")
     if unit < 1:
         raise UsageError("unit", unit, "has to be at least 1 position")
     check_cached(summaries=summaries, keys=keys)
