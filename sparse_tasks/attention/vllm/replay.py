@@ -1,8 +1,8 @@
 """CUDA graphs of decoding, where launching kernels can take longer than they run.
 
 vLLM's own graphs leave attention out (PIECEWISE). While the same number of requests decodes, the model does the same at
-every step with tensors at the same places: that is recorded once and then replayed. It is recorded whole where methods
-run in all layers with attention, else layer by layer.
+every step with tensors at the same places: that is recorded once and then replayed. It is recorded whole, or layer by
+layer where vLLM computes layers that cannot be recorded.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ ROOM: Final = 2**26
 MODEL: Final = -1
 """Number of the whole model, in place of a layer's."""
 
-_Round: TypeAlias = dict[int, tuple[Hashable, Compute[Any]]]
-"""Graphs of one kind of steps, by layer, each with the places of its tensors.
+_Round: TypeAlias = dict[int, tuple[tuple[object, ...], Compute[Any]]]
+"""Graphs of one kind of steps, by layer, each with the places of its tensors and the values it was recorded with.
 
 They share memory, so they are recorded in one step and replayed in their order; counts last to the end of the step.
 """
@@ -71,13 +71,14 @@ class Replays:
         self._records = False
         self._round: _Round | None = None
 
-    def run(self, steps: Steps, layer: int, tensors: tuple[Tensor, ...], compute: Compute[Found]) -> Found:
+    def run(self, steps: Steps, layer: int, used: tuple[object, ...], compute: Compute[Found]) -> Found:
         """Compute a layer's step, or replay its graph.
 
         Args:
             steps: The decoding, the same object for all layers of a step.
             layer: Number of the layer, or ``MODEL``.
-            tensors: All tensors that are read and written, apart from the table and the lengths.
+            used: All tensors that are read and written, apart from the table and the lengths, and values that decide
+                what is launched, which are compared.
             compute: The computation; must not wait for the device.
         """
         if steps is not self._steps:
@@ -86,7 +87,7 @@ class Replays:
             found = compute()
             self._bytes += found.nbytes()
             return found
-        places = tuple((tensor.data_ptr(), tensor.shape, tensor.stride()) for tensor in tensors)
+        places = tuple(_place(one) if isinstance(one, Tensor) else one for one in used)
         if self._records:
             graph = self._recorder(compute)
             self._round[layer] = places, graph
@@ -123,7 +124,11 @@ def _kind(steps: Steps) -> Hashable:
     """Places and shapes that steps of one kind share; None where prompts run beside them, which always differ."""
     if steps.tokens is not None:
         return None
-    return tuple((one.data_ptr(), one.shape, one.stride()) for one in (steps.table, steps.cached))
+    return _place(steps.table), _place(steps.cached)
+
+
+def _place(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 class CudaRecorder:

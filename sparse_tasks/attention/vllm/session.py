@@ -9,7 +9,6 @@ from typing import Any, Final
 from weakref import WeakSet, WeakValueDictionary
 
 import torch
-from torch import Tensor
 
 from sparse_tasks.attention.agreement import Agreement
 from sparse_tasks.attention.attention import Attention
@@ -271,12 +270,13 @@ class Session:
         self._plans += 1
         return self._step
 
-    def run_model(self, compute: Callable[[], Any], tensors: Callable[[], Iterable[Tensor]]) -> Any:
+    def run_model(self, compute: Callable[[], Any], read: Callable[[], Iterable[object]]) -> Any:
         """Run the model on the step, or replay its graph.
 
         Args:
             compute: Runs it.
-            tensors: All that it reads, apart from weights and caches.
+            read: Returns all that it reads, apart from weights and caches: tensors, and values that decide what is
+                launched.
         """
         steps, counter = self._alike(), self.counter
         if steps is None or self._replays is None or counter is None:
@@ -286,7 +286,7 @@ class Session:
             output = compute()
             return _Ran(output, counter.waiting())
 
-        ran = self._replays.run(steps, MODEL, tuple(tensors()), step)
+        ran = self._replays.run(steps, MODEL, tuple(read()), step)
         for layer, index in ran.indices.items():  # a replay tells nobody
             counter.steps(layer, index)
         return ran.output

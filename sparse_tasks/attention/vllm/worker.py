@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 _LOG: Final = logging.getLogger("vllm.sparse_tasks")
+_RECORDABLE: Final = frozenset(("CPU_ATTN", "CUSTOM", "FLASH_ATTN", "GDN_ATTN"))
+"""Backends of vLLM whose decoding can be part of a graph: sliding windows, and the gated delta rule."""
 
 
 def freeing() -> Any:
@@ -88,11 +90,34 @@ def _check_parts(module: Any) -> None:
         check_object("attention layer in 8 bits", module)
 
 
-def _record_whole(recorder: Recorder, compute: Compute[Found]) -> Compute[Found]:
-    """Record a model without vLLM's graphs of its pieces, which cannot be parts of another graph."""
+def _read_by(layers: Iterable[str]) -> Iterator[object]:
+    """What vLLM's own layers read of the running step's metadata: tensors, and values that decide what is launched.
+
+    Apart from the length of the longest sequence, for which the longest that a model takes will do.
+    """
+    plain = Tensor | int | str | tuple | None
+    metadata = get_forward_context().attn_metadata
+    for one in {id(metadata[layer]): metadata[layer] for layer in layers}.values():
+        for name, value in vars(one).items():
+            if name != "max_seq_len":
+                yield value if isinstance(value, plain) else object()  # what is not known is never alike
+
+
+def _record_whole(recorder: Recorder, layers: Iterable[str], longest: int, compute: Compute[Found]) -> Compute[Found]:
+    """Record a model without vLLM's graphs of its pieces, which cannot be parts of another graph.
+
+    Args:
+        recorder: Records a computation.
+        layers: Layers that vLLM computes.
+        longest: Tokens of the longest sequence that the model takes.
+        compute: Runs the model.
+    """
 
     def without_pieces() -> Found:
         context = get_forward_context()
+        for layer in layers:
+            if hasattr(metadata := context.attn_metadata[layer], "max_seq_len"):
+                metadata.max_seq_len = longest
         mode, context.cudagraph_runtime_mode = context.cudagraph_runtime_mode, CUDAGraphMode.NONE
         try:
             return compute()
@@ -148,28 +173,35 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
     def _join(self, recorder: Recorder | None) -> None:
         """Give the session its layers, and have decoding steps recorded.
 
-        The model is recorded whole, unless vLLM computes some of its layers, whose metadata are others at each step, or
-        compiles it as a whole.
+        The model is recorded whole, unless vLLM compiles it as a whole, or computes layers that cannot be recorded.
         """
         model: Any = self.get_model()
         table = self.vllm_config.compilation_config.static_forward_context
-        attending = {name for name, module in table.items() if isinstance(module, AttentionLayerBase)}
-        whole = self._modules.keys() == attending and type(model).__call__ is torch.nn.Module.__call__
+        others = {
+            name: module.get_attn_backend().get_name()
+            for name, module in table.items()
+            if isinstance(module, AttentionLayerBase) and name not in self._modules
+        }
+        whole = set(others.values()) <= _RECORDABLE and type(model).__call__ is torch.nn.Module.__call__
         replays = None
         if recorder is not None:
-            replays = Replays(partial(_record_whole, recorder) if whole else recorder)
+            replays = Replays(
+                partial(_record_whole, recorder, others, self.model_config.max_model_len) if whole else recorder
+            )
             if whole:
-                model.forward = partial(self._run_model, model.forward)
+                model.forward = partial(self._run_model, model.forward, others)
         rank, ranks = get_tensor_model_parallel_rank(), self.vllm_config.parallel_config.tensor_parallel_size
         self._sparse.join(self._modules, self.device, replays, whole=whole, rank=rank, ranks=ranks)
 
-    def _run_model(self, forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def _run_model(self, forward: Callable[..., Any], others: Iterable[str], *args: Any, **options: Any) -> Any:
         """Run the model, or replay its graph."""
         given = [one for one in (*args, *options.values()) if one is not None]
         compute = partial(forward, *args, **options)
         if not all(isinstance(one, Tensor) for one in given):
             return compute()
-        return self._sparse.run_model(compute, lambda: [*given, *get_forward_context().slot_mapping.values()])
+        return self._sparse.run_model(
+            compute, lambda: [*given, *get_forward_context().slot_mapping.values(), *_read_by(others)]
+        )
 
     def get_kv_cache_spec(self) -> dict[str, Any]:
         specs: dict[str, Any] = super().get_kv_cache_spec()

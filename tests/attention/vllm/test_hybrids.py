@@ -25,6 +25,7 @@ pytestmark = [
 
 NAMES = ["FalconH1", "GraniteMoeHybrid", "Lfm2", "NemotronH", "Qwen3Next",
          *(["Qwen3_5"] if find_spec("torchvision") else [])]  # fmt: skip
+RECORDED = "Qwen3Next"  # linear attention beside ours, in one graph
 BF16 = ("Qwen3Next", "Qwen3_5")  # vLLM has no other kernel for their linear attention
 KV_HEADS = 2
 SHARING = {"vocab_size": 49152, "vocab_size_per_layer_input": 49152, "hidden_size": 256, "num_attention_heads": 4,
@@ -56,6 +57,10 @@ def done(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         options = OPTIONS | {"model": folder} | ({"dtype": "bfloat16"} if name in BF16 else {})
         engines[f"{name} own"] = {"attention": None, "options": options, "runs": {"dense": asked}}
         engines[name] = {"attention": of("quest", 0.5), "options": options, "runs": runs}
+        if name == RECORDED:
+            recording = options | {"worker_cls": "tests.attention.vllm.recording.RecordingWorker"}
+            engines[f"{name} recorded"] = {"attention": of("quest", 0.5), "options": recording, "runs": {
+                "quest": runs["quest"]}}  # fmt: skip
     # Blocks that are no power of 2, and sequences that are no multiple of a page.
     options = OPTIONS | {"model": models[NAMES.index("Lfm2")]["folder"], "block_size": 96}
     engines["odd"] = {"attention": of("quest", 0.5), "options": options | {"max_model_len": 1000}, "runs": runs}
@@ -104,6 +109,13 @@ def test_density_is_of_the_attention_layers_alone(done: Any, name: str) -> None:
         assert (ran["prefill"]["sparsity"] > 0.3) == (kind == "both")
     dense, sparse = (done[name][kind]["answers"][1]["ran"][0]["decode"]["kv_bytes"] for kind in ("dense", "quest"))
     assert sparse / dense == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_step_with_linear_attention_is_replayed_whole(done: Any) -> None:
+    replayed, ran = done[f"{RECORDED} recorded"]["quest"]["answers"], done[RECORDED]["quest"]["answers"]
+    for one, other in zip(replayed, ran, strict=True):
+        assert one["ids"] == other["ids"]
+        assert one["ran"][0]["decode"] == other["ran"][0]["decode"]
 
 
 @pytest.mark.skipif(not EIGHT_BITS, reason="vLLM has caches in 8 bits on processors with AVX-512 alone")

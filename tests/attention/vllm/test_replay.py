@@ -123,6 +123,26 @@ def test_a_tensor_of_another_shape_has_moved() -> None:
     assert model.step(steps())[0] == "computed"
 
 
+@pytest.mark.parametrize("value", [1, "a", (2, 3), None])
+def test_other_values_are_computed_anew(value: object) -> None:
+    """Of what decides what is launched, beside tensors; of unlike things none is as it was."""
+    replays, tensor = Replays(lambda compute: compute), torch.zeros(2)
+    computed = []
+
+    def run(other: object) -> bool:
+        def compute() -> PageIndex:
+            computed.append(other)
+            return PageIndex(torch.zeros(1, 1, 1), torch.ones(1, 1), 1, CACHED[:1])
+
+        replays.run(steps(), 0, (tensor, other), compute)
+        return computed.pop() is other
+
+    assert all(run(value) for _ in range(PATIENCE + 2))
+    for other in (4, object()):
+        run(other)
+        assert not replays._rounds
+
+
 def test_long_lists_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "ROOM", LAYERS * 4 * (1 + 10))
     fits, too_long = Model(pages=10), Model(pages=11)
