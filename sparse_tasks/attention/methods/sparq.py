@@ -73,9 +73,12 @@ class SparQ(TokenMethod):
         check_queries(q, cache)
         budget, width = self.tokens_read(cache, impl)
         scores = estimated_weights(q, cache, self.r, self.softmax, components=state, impl=impl)
-        age = cache.lengths[:, None] - 1 - torch.arange(scores.shape[2], device=q.device)
-        local = (age >= 0) & (age < (budget * self.recent).ceil()[:, None])
-        scores = scores.masked_fill(local[:, None], float("inf"))
+
+        def local() -> Tensor:
+            age = cache.lengths[:, None] - 1 - torch.arange(scores.shape[2], device=q.device)
+            return ((age >= 0) & (age < (budget * self.recent).ceil()[:, None]))[:, None]
+
+        scores.masked_fill_(cache.once(("recent", self), local), float("inf"))
         tokens, counts = select_top(scores, budget[:, None], width=width, impl=impl)
         return PageIndex(tokens, counts, 1, cache.lengths)
 

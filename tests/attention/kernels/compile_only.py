@@ -37,7 +37,9 @@ from sparse_tasks.attention.kernels.gluon.block_sparse import (
     vertical_slash_gluon,
 )
 from sparse_tasks.attention.kernels.positions_read import add_positions_read
+from sparse_tasks.attention.kernels.selection import select_top
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
+from sparse_tasks.attention.kernels.triton.selection import WHOLE
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.methods.sparq import SparQ
@@ -142,6 +144,10 @@ def decode(
                        impl="triton")  # fmt: skip
 
 
+def top_of_long_rows(count: int | Tensor) -> None:
+    select_top(torch.randn(1, 2, WHOLE + 1), count, width=500, impl="triton")
+
+
 def evict(method: EvictMethod, size: int, dtype: torch.dtype, softmax: Softmax = PLAIN) -> None:
     q, k = prompt(size, dtype)
     method.under(softmax).keep(q, k, impl="triton")
@@ -202,6 +208,8 @@ def runs() -> Iterator[tuple[str, Callable[[], None]]]:
         q, k = prompt(64, torch.bfloat16)
         index = BlockIndex.dense(N, N, block, block)
         yield f"blocks of {block}", lambda q=q, k=k, index=index: attend(q, k, k, index, impl="triton")  # type: ignore[misc]
+    for count in (500, torch.full((1, 2), 500, dtype=torch.int32)):
+        yield f"long rows, {type(count).__name__}", lambda c=count: top_of_long_rows(c)  # type: ignore[misc]
 
 
 def main() -> None:

@@ -75,20 +75,39 @@ def test_budgets_may_differ_by_row(impl: str, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_long_rows_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_of_a_long_row_is_found_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     from sparse_tasks.attention.kernels.triton import selection as kernels
 
     monkeypatch.setattr(kernels, "WHOLE", 128)
-    scores = uneven_scores(4, 330, 7)
-    found, counts = select_top(scores, 100, impl="triton")
-    assert lists(found, counts) == [naive_top(row, 100) for row in scores.tolist()]
-    weights = (scores.abs() * 8).round()  # whole numbers: their sums are exact, and ties span the pieces
+    weights = (uneven_scores(4, 330, 7).abs() * 8).round()  # whole numbers: their sums are exact, and ties span pieces
     shares = select_mass(weights, 0.75, width=330, impl="triton")
     assert lists(*shares) == lists(*select_mass(weights, 0.75, width=330, impl="torch"))
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("columns", [256, 293])
+@pytest.mark.parametrize("columns", [129, 256, 330])
+@pytest.mark.parametrize("count", [0, 1, 12, 100, 400])
+def test_long_rows_are_divided_among_programs(columns: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparse_tasks.attention.kernels.triton import selection as kernels
+
+    monkeypatch.setattr(kernels, "WHOLE", 128)
+    monkeypatch.setattr(kernels, "PART", 64)
+    scores = uneven_scores(6, columns, 8)
+    scores[0] = scores[0].round()  # ties span the parts
+    scores[1, 5:] = -INF
+    scores[2, ::3] = INF
+    scores[3] = 0.0
+    scores[4, ::2] = -0.0
+    found, counts = select_top(scores, count, impl="triton")
+    assert lists(found, counts) == [naive_top(row, count) for row in scores.tolist()]
+    budgets = torch.tensor([[3], [count], [0]], dtype=torch.int32)
+    found, counts = select_top(scores.view(3, 2, columns), budgets, width=13, impl="triton")
+    asked = [min(13, n) for n in (3, 3, count, count, 0, 0)]
+    assert lists(found, counts) == [naive_top(row, n) for row, n in zip(scores.tolist(), asked, strict=True)]
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("columns", [384, 421])
 def test_few_entries_of_a_long_row_are_chosen_in_a_tournament(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from sparse_tasks.attention.kernels.triton import selection as kernels
 

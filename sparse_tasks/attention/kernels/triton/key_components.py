@@ -25,7 +25,7 @@ from sparse_tasks.attention.kernels.triton.sparse_decode import (
     halves,
     processors,
 )
-from sparse_tasks.attention.kernels.triton.step_weights import _added, _finished, _log_sum, summed
+from sparse_tasks.attention.kernels.triton.step_weights import _finished, summed
 from sparse_tasks.attention.softmax import Softmax
 
 RUN: Final = 16
@@ -54,6 +54,26 @@ def _chosen(q, numbers, held, FIRST: tl.constexpr, PART: tl.constexpr, COUNT: tl
     there = place < COUNT
     number = tl.load(numbers + place, mask=there, other=0)
     return number, there, tl.load(q[:, None] + number[None, :], mask=held[:, None] & there[None, :], other=0.0)
+
+
+@triton.jit
+def _added(m, total, s):
+    """The running maximum and sum of a softmax at each place of a tile, with another tile's scores.
+
+    Only the end needs those of all places.
+    """
+    new = tl.maximum(m, s)
+    safe = tl.where(new == float("-inf"), 0.0, new)
+    return new, total * tl.exp2(m - safe) + tl.exp2(s - safe)
+
+
+@triton.jit
+def _log_sum(m, total):
+    """The logarithm of the sum over all places, in base 2; -inf without scores."""
+    highest = tl.max(m, 1)
+    safe = tl.where(highest == float("-inf"), 0.0, highest)
+    sums = tl.sum(total * tl.exp2(m - safe[:, None]), 1)
+    return highest + tl.log2(tl.where(highest == float("-inf"), 1.0, sums))
 
 
 @triton.jit(do_not_specialize=["positions", "table_stride"])

@@ -1,14 +1,15 @@
-"""Selection in Triton: one program per row, no sort.
+"""Selection in Triton, without a sort.
 
-The threshold of a row is found by bisection over the bits of the floats, which have the same order as integers; two
-running sums then place each chosen column. Rows of up to ``WHOLE`` columns stay in registers, longer ones are read from
-the L2 cache at each step. If few entries of a long row are chosen, its parts choose first, and then one row of their
-choices.
+One program per row of up to ``WHOLE`` columns: the threshold is found by bisection over the bits of the floats, which
+have the same order as integers; two running sums then place each chosen column. If few entries of a longer row are
+chosen, its parts choose first, and then one row of their choices. If more are, several programs share the row, and find
+the threshold digit by digit (radix selection), with a histogram of each digit over the whole row. A share of the mass
+of a longer row is found by one program, which reads the row from the L2 cache at each step.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 import triton
@@ -20,6 +21,9 @@ from sparse_tasks.attention.kernels.dispatch import power_of_2
 
 WHOLE: Final = 16384
 """Columns that a program holds at once, 32 a thread. Below 65,536, for two counts share an integer."""
+
+PART: Final = 8192
+"""Columns of a program, of the several that share a longer row. Below 65,536, too."""
 
 _NONE = tl.constexpr(-2139095041)  # the key of -inf
 _FORCED = tl.constexpr(2139095040)  # the key of +inf
@@ -131,6 +135,102 @@ def _select(
     tl.store(counts + line, count_high + need)
 
 
+_BITS = tl.constexpr(8)  # of a digit
+_BINS = tl.constexpr(256)
+_DIGITS = tl.constexpr(4)
+_SIGN = tl.constexpr(-(2**31))  # turns keys into integers whose order is that of their bits
+_MOST = tl.constexpr(2**31 - 2)  # above the key of +inf
+
+
+@triton.jit
+def _leading(keys, DIGITS: tl.constexpr):
+    """The first digits of each key."""
+    unsigned = (keys ^ _SIGN).to(tl.uint32, bitcast=True)
+    return (unsigned >> (32 - _BITS * DIGITS)).to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def _limited(asked, asked_rows, histograms, row, width, ASKED_BY_ROW: tl.constexpr):
+    """How many entries of a row are chosen, with the histogram of the first digit, which counts all that can be."""
+    count = asked
+    if ASKED_BY_ROW:
+        count = tl.load(asked + row // asked_rows)
+    possible = tl.sum(tl.load(histograms + tl.arange(0, _BINS)), 0)
+    return tl.maximum(tl.minimum(tl.minimum(count, possible), width), 0)
+
+
+@triton.jit
+def _threshold(histograms, count, DIGITS: tl.constexpr):
+    """The first digits of the entry of a rank, counted from the greatest, and the number of entries with greater ones.
+
+    The rank is at least 1.
+    """
+    digits, above, bin = tl.full([], 0, tl.int32), 0, tl.arange(0, _BINS)
+    for digit in tl.static_range(DIGITS):
+        held = tl.load(histograms + digit * _BINS + bin)
+        from_here = tl.sum(held, 0) - tl.cumsum(held, 0) + held
+        found = tl.max(tl.where(from_here >= count - above, bin, 0), 0)
+        digits = (digits << _BITS) | found
+        above += tl.sum(tl.where(bin > found, held, 0), 0)
+    return digits, above
+
+
+@triton.jit(do_not_specialize=["asked", "asked_rows", "columns", "width"])
+def _count_digits(
+    scores, asked, asked_rows, histograms, columns, width,
+    DIGIT: tl.constexpr, ASKED_BY_ROW: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Histogram of a digit of the entries whose digits before it are those of the threshold."""
+    row = tl.program_id(0)
+    histograms += row.to(tl.int64) * _DIGITS * _BINS
+    keys = _load_keys(scores + row.to(tl.int64) * columns, tl.program_id(1) * TILE + tl.arange(0, TILE), columns)
+    counted = keys > _NONE
+    if DIGIT > 0:
+        count = _limited(asked, asked_rows, histograms, row, width, ASKED_BY_ROW)
+        counted &= _leading(keys, DIGIT) == _threshold(histograms, count, DIGIT)[0]
+    held = tl.histogram(_leading(keys, DIGIT + 1) & (_BINS - 1), _BINS, mask=counted)
+    bin = tl.arange(0, _BINS)
+    tl.atomic_add(histograms + DIGIT * _BINS + bin, held, mask=held > 0, sem="relaxed")
+
+
+@triton.jit(do_not_specialize=["asked", "asked_rows", "columns", "width"])
+def _count_parts(
+    scores, asked, asked_rows, histograms, parts, columns, width, ASKED_BY_ROW: tl.constexpr, TILE: tl.constexpr
+):
+    """Entries of a part above the threshold, and at it."""
+    row = tl.program_id(0)
+    histograms += row.to(tl.int64) * _DIGITS * _BINS
+    keys = _load_keys(scores + row.to(tl.int64) * columns, tl.program_id(1) * TILE + tl.arange(0, TILE), columns)
+    count = _limited(asked, asked_rows, histograms, row, width, ASKED_BY_ROW)
+    low = _threshold(histograms, count, _DIGITS)[0] ^ _SIGN
+    both = tl.sum((keys > low).to(tl.int32) + ((keys == low).to(tl.int32) << 16), 0)
+    tl.store(parts + row * tl.num_programs(1) + tl.program_id(1), both)
+
+
+@triton.jit(do_not_specialize=["asked", "asked_rows", "inner", "outer_stride", "columns", "width"])
+def _store_parts(
+    scores, asked, asked_rows, histograms, parts, out, counts, inner, outer_stride, columns, width,
+    ASKED_BY_ROW: tl.constexpr, TILE: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """Write the chosen columns of a part behind those of earlier parts."""
+    row, part = tl.program_id(0), tl.program_id(1)
+    line = row // inner * outer_stride + row % inner
+    histograms += row.to(tl.int64) * _DIGITS * _BINS
+    count = _limited(asked, asked_rows, histograms, row, width, ASKED_BY_ROW)
+    digits, above = _threshold(histograms, count, _DIGITS)
+    low = tl.where(count > 0, digits ^ _SIGN, _MOST)
+    earlier = tl.arange(0, PARTS)
+    both = tl.load(parts + row * tl.num_programs(1) + earlier, mask=earlier < part, other=0)
+    column = part * TILE + tl.arange(0, TILE)
+    keys = _load_keys(scores + row.to(tl.int64) * columns, column, columns)
+    _store(
+        out + line.to(tl.int64) * width, keys, column, low, low + 1, count - above,
+        tl.sum(both & 0xFFFF, 0), tl.sum(both >> 16, 0),
+    )  # fmt: skip
+    if part == 0:
+        tl.store(counts + line, count)
+
+
 def select_rows(
     scores: Tensor, count: int | Tensor, blocks: Tensor, counts: Tensor, *, start: int = 0, mass: float | Tensor = -1.0
 ) -> None:
@@ -151,6 +251,9 @@ def select_rows(
     tile = min(WHOLE, max(32, power_of_2(columns)))
     by_row = isinstance(mass, Tensor)
     asked_rows = outer * inner // count.numel() if isinstance(count, Tensor) else 1
+    if not by_row and mass < 0 and columns > WHOLE:
+        _select_in_parts(scores, count, asked_rows, blocks, counts, start)
+        return
     _select[(outer * inner,)](
         scores, count, asked_rows, mass, blocks[:, start:], counts[:, start:],
         inner, blocks.shape[1], columns, blocks.shape[2],
@@ -159,10 +262,29 @@ def select_rows(
     )  # fmt: skip
 
 
+def _select_in_parts(
+    scores: Tensor, count: int | Tensor, asked_rows: int, blocks: Tensor, counts: Tensor, start: int
+) -> None:
+    """``select_rows`` of long rows, each by several programs."""
+    outer, inner, columns = scores.shape
+    rows, number, width = outer * inner, ceil_div(columns, PART), blocks.shape[2]
+    histograms = torch.zeros(rows, int(_DIGITS), int(_BINS), dtype=torch.int32, device=scores.device)
+    parts = torch.empty(rows, number, dtype=torch.int32, device=scores.device)
+    shape: dict[str, Any] = {"ASKED_BY_ROW": isinstance(count, Tensor), "TILE": PART, "num_warps": 8}
+    grid = (rows, number)
+    for digit in range(int(_DIGITS)):
+        _count_digits[grid](scores, count, asked_rows, histograms, columns, width, DIGIT=digit, **shape)
+    _count_parts[grid](scores, count, asked_rows, histograms, parts, columns, width, **shape)
+    _store_parts[grid](
+        scores, count, asked_rows, histograms, parts, blocks[:, start:], counts[:, start:], inner, blocks.shape[1],
+        columns, width, PARTS=power_of_2(number), **shape,
+    )  # fmt: skip
+
+
 def select_top_triton(scores: Tensor, count: int | Tensor, *, width: int) -> tuple[Tensor, Tensor]:
     """As ``selection.select_top``."""
     parts = ceil_div(scores.shape[-1], WHOLE)
-    if parts == 1 or parts * width > WHOLE:
+    if parts <= 2 or parts * width > WHOLE:
         return _by_row(scores, count, -1.0, width)
     padded = torch.nn.functional.pad(scores, (0, parts * WHOLE - scores.shape[-1]), value=float("-inf"))
     cut = padded.unflatten(-1, (parts, WHOLE))

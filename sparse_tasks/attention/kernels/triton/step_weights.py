@@ -7,8 +7,6 @@ head.
 
 from __future__ import annotations
 
-from math import gcd
-
 import torch
 import triton
 import triton.language as tl
@@ -35,9 +33,6 @@ from sparse_tasks.attention.softmax import LOG2_E, PLAIN, Softmax
 WEIGHED = 1024
 """Positions whose scores a program turns into weights."""
 
-RUN = 16
-"""Most positions for which a block is looked up once."""
-
 _LOG2_E = tl.constexpr(LOG2_E)
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 _WHOLE = tl.constexpr(1.5 * 2.0**23)  # adding it rounds to integers, halves to even, since fp32 has no fractions there
@@ -63,13 +58,6 @@ def _places(lengths, counts, sequence, line, UNIT: tl.constexpr):
 
 
 @triton.jit
-def _each(of_run, RUN: tl.constexpr):
-    """A number for each position, from one for each run of them."""
-    RUNS: tl.constexpr = of_run.shape[0]
-    return tl.reshape(tl.broadcast_to(of_run[:, None], [RUNS, RUN]), [RUNS * RUN])
-
-
-@triton.jit
 def _levels(keys, step):
     """Keys as integer multiples of their steps, halves to even."""
     wide = keys.to(tl.float32)
@@ -86,19 +74,16 @@ def _finished(s, seen, cap):
 
 @triton.jit
 def _added(m, total, s):
-    """The running maximum and sum of a softmax at each place of a tile, with another tile's scores."""
-    new = tl.maximum(m, s)
+    """The running maximum and sum of a softmax, with another tile's scores."""
+    new = tl.maximum(m, tl.max(s, 1))
     safe = tl.where(new == float("-inf"), 0.0, new)
-    return new, total * tl.exp2(m - safe) + tl.exp2(s - safe)
+    return new, total * tl.exp2(m - safe) + tl.sum(tl.exp2(s - safe[:, None]), 1)
 
 
 @triton.jit
 def _log_sum(m, total):
-    """The logarithm of the sum over all places, in base 2; -inf without scores."""
-    highest = tl.max(m, 1)
-    safe = tl.where(highest == float("-inf"), 0.0, highest)
-    sums = tl.sum(total * tl.exp2(m - safe[:, None]), 1)
-    return highest + tl.log2(tl.where(highest == float("-inf"), 1.0, sums))
+    """The logarithm of the sum, in base 2; -inf without scores."""
+    return m + tl.log2(tl.where(m == float("-inf"), 1.0, total))
 
 
 @triton.jit(do_not_specialize=["number", "width", "table_stride"])
@@ -107,7 +92,7 @@ def _score(
     stride_qb, stride_qh, stride_kb, stride_kn, stride_kh, number, width, table_stride, scale, cap,
     GROUP: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr,
     HEAD: tl.constexpr, MAIN: tl.constexpr, REST: tl.constexpr, LEVELS: tl.constexpr,
-    TILE: tl.constexpr, RUN: tl.constexpr, UNIT: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr, UNIT: tl.constexpr, BLOCK_SIZE: tl.constexpr,
 ):  # fmt: skip
     # KV heads of a sequence run together: their keys are adjacent.
     kv_head, part, sequence = tl.program_id(0) // CHUNKS, tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -121,13 +106,13 @@ def _score(
     table += sequence * table_stride
     row = tl.program_id(0) % CHUNKS * ROWS + tl.arange(0, ROWS)
     dim = tl.arange(0, MAIN)
-    valid = (row < GROUP)[:, None] & (dim < HEAD)[None, :]
+    inside = (row < GROUP)[:, None] & (dim < HEAD)[None, :]
     of_row = q + sequence * stride_qb + (kv_head * GROUP + row)[:, None] * stride_qh
-    queries = tl.load(of_row + dim[None, :], mask=valid, other=0.0)
+    queries = tl.load(of_row + dim[None, :], mask=inside, other=0.0)
     if REST > 0:
         rest = MAIN + tl.arange(0, REST)
-        valid = (row < GROUP)[:, None] & (rest < HEAD)[None, :]
-        queries_rest = tl.load(of_row + rest[None, :], mask=valid, other=0.0)
+        inside = (row < GROUP)[:, None] & (rest < HEAD)[None, :]
+        queries_rest = tl.load(of_row + rest[None, :], mask=inside, other=0.0)
     head = line * GROUP + row
     factor = tl.full([ROWS], 1.0, tl.float32) * scale
     if scales is not None:
@@ -136,20 +121,16 @@ def _score(
 
     tiles = tl.cdiv(_places(lengths, counts, sequence, line, UNIT), TILE)
     first, last = part * tiles // parts, (part + 1) * tiles // parts
-    # A running maximum and sum at each place of a tile: only the end needs those of all places.
-    m = tl.full([ROWS, TILE], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS, TILE], tl.float32)
-    # Blocks are looked up once for each run of positions, which lie in one block.
-    runs, inside = tl.arange(0, TILE // RUN) * RUN, tl.arange(0, TILE) % RUN
-    position = _position(pages, first * TILE + runs, count, UNIT)
-    block, slot = _locate(table, position, 0, length, 1, BLOCK_SIZE)
-    left = length - position
-    position = _position(pages, (first + 1) * TILE + runs, count, UNIT)  # of the next tile
+    m = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    place = first * TILE + tl.arange(0, TILE)
+    position = _position(pages, place, count, UNIT)
+    block, slot = _locate(table, position, place, length, 1, BLOCK_SIZE)
+    position = _position(pages, place + TILE, count, UNIT)  # of the next tile
     for tile in range(first, last):
         place = tile * TILE + tl.arange(0, TILE)
-        seen = inside < _each(left, RUN)
-        base = block.to(tl.int64) * stride_kb + slot.to(tl.int64) * stride_kn
-        at = keys + (_each(base, RUN) + inside * stride_kn)[:, None]
+        seen = slot >= 0
+        at = keys + (block.to(tl.int64) * stride_kb + slot.to(tl.int64) * stride_kn)[:, None]
         # Names in a loop must keep their type.
         cached = tl.load(at + dim[None, :], mask=seen[:, None] & (dim < HEAD)[None, :], other=0.0)
         if REST > 0:
@@ -172,12 +153,11 @@ def _score(
         if LEVELS > 0:
             s *= step[None, :]
         s = _finished(s * factor[:, None], seen, cap)
-        stored = (row < GROUP)[:, None] & (place < number)[None, :]
-        tl.store(scores + head[:, None] * number + place[None, :], s, mask=stored)
+        held = (row < GROUP)[:, None] & (place < number)[None, :]
+        tl.store(scores + head[:, None] * number + place[None, :], s, mask=held)
         m, total = _added(m, total, s)
-        block, slot = _locate(table, position, 0, length, 1, BLOCK_SIZE)
-        left = length - position
-        position = _position(pages, (tile + 2) * TILE + runs, count, UNIT)
+        block, slot = _locate(table, position, place, length, 1, BLOCK_SIZE)
+        position = _position(pages, place + 2 * TILE, count, UNIT)
 
     tl.store(part_lse + head * parts + part, _log_sum(m, total), mask=row < GROUP)
 
@@ -248,8 +228,6 @@ def _weights(
         width, unit = pages.shape[2], listed.unit
     number = cache.capacity if listed is None else width * unit
     tile = max(16, min(64, TILE_BYTES // (main * q.element_size())))
-    paged = table.shape[1] > 1
-    run = gcd(RUN, cache.block_size if paged else RUN, RUN if listed is None else unit)
     parts = PROGRAMS * processors(q.device) // (batch * kv_heads * chunks)
     parts = max(1, min(parts, ceil_div(ceil_div(number, tile), TILES)))
     scores = torch.empty(batch, heads, number, dtype=torch.float32, device=q.device)
@@ -259,7 +237,7 @@ def _weights(
         q.stride(0), q.stride(1), keys.stride(0), keys.stride(1), keys.stride(2),
         number, width, table.stride(0), size**-0.5, softmax.soft_cap,
         GROUP=group, ROWS=chunk, CHUNKS=chunks, HEAD=size, MAIN=main, REST=rest, LEVELS=levels or 0,
-        TILE=tile, RUN=run, UNIT=unit, BLOCK_SIZE=cache.block_size if paged else FAR,
+        TILE=tile, UNIT=unit, BLOCK_SIZE=cache.block_size if table.shape[1] > 1 else FAR,
         num_warps=4 if q.element_size() == 2 and chunk <= 32 else 8, num_stages=3,
     )  # fmt: skip
     return summed(scores, part_lse, lengths, kv_heads, counts, unit, softmax)
