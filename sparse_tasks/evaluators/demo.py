@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def cached_folder(folder: Path, make: Callable[[], None]) -> Path:
     return folder
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch compute with one thread: a forked process waits forever for others, and vLLM forks its engine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _from_hub() -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -82,7 +96,7 @@ def _convert(gguf: Path, target: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     except ImportError as error:
         raise UsageError("model", "demo", f"needs {error.name} to be converted; {install('demo')}") from error
-    with tempfile.TemporaryDirectory(dir=target.parent) as unfinished, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory(dir=target.parent) as unfinished, one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # from transformers, about a file of the package
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(unfinished)
         model = AutoModelForCausalLM.from_pretrained(

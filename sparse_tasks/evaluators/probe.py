@@ -17,7 +17,7 @@ from typing import Final
 from sparse_tasks.core.errors import UsageError, install
 from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.tokenizers.loading import cache_folder
-from sparse_tasks.evaluators.demo import cached_folder, demo_model
+from sparse_tasks.evaluators.demo import cached_folder, demo_model, one_thread
 
 _PACKAGE: Final = "sparse_tasks_probe"
 _POSITIONS: Final = 9728
@@ -51,15 +51,16 @@ def _make(model: str, base: Path, factors: Path, target: Path) -> None:
     except ImportError as error:
         raise UsageError("model", model, f"needs {error.name} to be made; {install('transformers')}") from error
     weights, change = load_file(base / "model.safetensors"), load_file(factors)
-    for name, weight in weights.items():
-        factor = name.removesuffix(".weight")
-        if f"{factor}.left" in change:
-            left, right = change[f"{factor}.left"].float(), change[f"{factor}.right"].float()
-            left *= change[f"{factor}.left_scale"].float()
-            right *= change[f"{factor}.right_scale"].float()[:, None]
-            weights[name] = torch.addmm(weight.float(), left, right).to(weight.dtype)
-        elif name in change:
-            weights[name] = change[name].to(weight.dtype)
+    with one_thread():
+        for name, weight in weights.items():
+            factor = name.removesuffix(".weight")
+            if f"{factor}.left" in change:
+                left, right = change[f"{factor}.left"].float(), change[f"{factor}.right"].float()
+                left *= change[f"{factor}.left_scale"].float()
+                right *= change[f"{factor}.right_scale"].float()[:, None]
+                weights[name] = torch.addmm(weight.float(), left, right).to(weight.dtype)
+            elif name in change:
+                weights[name] = change[name].to(weight.dtype)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         unfinished = Path(folder) / "whole"
         shutil.copytree(base, unfinished, ignore=shutil.ignore_patterns("*.safetensors", "*.md", ".*"))

@@ -83,6 +83,27 @@ def test_the_change_is_added_once(
     assert find_model(name).source == str(folder)
 
 
+def test_it_is_made_with_one_thread(package: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine of a GPU, a fork of the process, would wait forever for the others."""
+    import torch
+
+    write_factors(package)
+    add, threads = torch.addmm, []
+
+    def added(*tensors: torch.Tensor) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        return add(*tensors)
+
+    monkeypatch.setattr(torch, "addmm", added)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        probe_model("probe")
+        assert (threads, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("name", PROBES)
 def test_without_the_package_its_installation_is_named(
     name: str, monkeypatch: pytest.MonkeyPatch, refused: Refused
