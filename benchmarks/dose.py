@@ -84,7 +84,7 @@ DOSES = (
     Dose("reason_sort", "steps", ("2", "10", "40"), {"lures": "0"}),
     Dose("reason_execute", "steps", ("2", "10"), {"totals": "1"}),
     Dose("copy_nth", "alike", ("2", "4", "16"), {"lines": "6"}),
-    Dose("code_value", "hops", ("1", "2", "6"), {"kind": "written"}),
+    Dose("code_value", "hops", ("1", "2", "6", "16"), {"kind": "written"}),
     Dose("code_definition", "hops", ("1", "2", "6")),
     Dose("code_calls", "accepted", ("1", "3", "9"), {"refused": "1"}),
     Dose("turns_story", "kinds", ("facts", "mixed"), {"distractors": "0", "events": "2", "gifts": "1"}),

@@ -37,7 +37,8 @@ def _value(sample: Sample) -> list[str]:
             call, more = call.left, numbers.value(call.right)
         if not isinstance(call, ast.Call):
             value = numbers.value(call)
-            lines.append(f"{head}: {numbers.worked(call)} = {value}")
+            worked = numbers.worked(call)
+            lines.append(f"{head}: {value}" if worked == str(value) else f"{head}: {worked} = {value}")
             break
         arguments = [numbers.value(argument) for argument in call.args]
         said = ", ".join(map(numbers.said, call.args))

@@ -73,7 +73,8 @@ LEVELS: Final[list[dict[str, object]]] = [
     {
         "reason.steps": steps, "reason_execute.totals": totals, "reason_ledger.things": min(things, 3),
         "reason_ledger.distractors": distractors, "reason_sort.lures": 12 * distractors, "reason_walk.width": things,
-        "copy_nth.alike": alike, "copy_nth.lines": lines, "code_value.hops": calls, "code_definition.hops": imports,
+        "copy_nth.alike": alike, "copy_nth.lines": lines, "code_value.hops": calls,
+        "code_value.kind": "written" if totals == 1 else "computed", "code_definition.hops": imports,
         "code_calls.refused": refused, "code_calls.accepted": accepted, "story_judge.sales": sales,
         "story_judge.distractors": min(distractors, 1), "turns_story.kinds": kinds, "turns_story.form": form,
         "turns_story.distractors": distractors, "turns_story.events": things, "turns_story.gifts": gifts,
