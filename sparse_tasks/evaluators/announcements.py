@@ -64,9 +64,7 @@ _IN_ALL: Final = (
 _ELSEWHERE: Final = (
     rf"(?:(?:{_GERMAN}|{_SPANISH}){_COLON}|{_GERMAN}\s(?:ist|sind|lautet|lauten|beträgt|heißt):?(?=\s)"
     r"|(?:es|das|dies)\s(?:ist|sind):?(?=\s)"
-    rf"|{_SPANISH}\s(?:es|son)(?:\sde)?:?(?=\s)"
-    # Not "ES", nor a line of its own, which may be an entry.
-    r"|(?-i:[Ee]s|[Ss]on)[^\S\n](?=(?:el|la|los|las|un|una)\s|[0-9]|(?-i:[A-ZÁÉÍÓÚÑ]))"
+    rf"|{_SPANISH}\s(?:es|son)(?:\sde)?:?(?=\s)|(?:es|son)\s(?=(?:el|la|los|las|un|una)\s)"
     rf"|(?:{_CHINESE}|[这那它他她]|)\s*(?:分别)?(?:是|为|叫)?\s*[:\uff1a]?(?<=[是为叫:\uff1a])(?=.)|{_IN_ALL})"
 )
 
@@ -79,6 +77,8 @@ ANNOUNCED_PAIRS: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """The same before an answer of pairs, of which "value: 46" may be one."""
+IT_IS: Final = re.compile(r"\s*(?:[Ee]s|[Ss]on)\s(?=[A-ZÁÉÍÓÚÑ0-9])")
+"""Matches "Es" before a Spanish answer; in another language it may begin a name."""
 HEADING: Final = re.compile(rf"[*_ ]*{_NAMED}[*_: ]*", re.IGNORECASE)
 """Matches the whole heading of a column."""
 HEADING_LINE: Final = re.compile(

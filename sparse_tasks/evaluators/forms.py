@@ -27,6 +27,7 @@ from sparse_tasks.evaluators.announcements import (
     DENIED_IN_CHINESE,
     DENYING,
     HEADING,
+    IT_IS,
     LINKS,
 )
 from sparse_tasks.evaluators.answers import Entry, ascii_digits, entries, normalise, unmarked
@@ -301,6 +302,8 @@ _LABEL: Final = re.compile(r"(?<![^\s,;*`(\[])(?:VAR|[Vv]ariables?) (?=[A-Z])")
 def _announced(answer: str, asked: Asked) -> str:
     """Without words that announce the answer: "The chapters are 4, 8, 11." is 4, 8, 11."""
     words = (ANNOUNCED_PAIRS if asked.pairs else ANNOUNCED).match(answer)
+    if words is None and asked.points and not asked.pairs:
+        words = IT_IS.match(answer)
     return answer[words.end() :].strip() if words else answer
 
 

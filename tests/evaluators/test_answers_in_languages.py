@@ -120,6 +120,15 @@ def test_single_answers_are_read(answer: str, gold: str) -> None:
     assert score("exact_match", f"<answer>{answer}</answer>", [gold]).value == 1.0
 
 
+@pytest.mark.parametrize(("answer", "gold"), [("Es Ana Gil.", "Ana Gil"), ("Es 467.", "467"), ("Son 467", "467")])
+def test_a_spanish_verb_announces_an_answer_only_in_spanish(answer: str, gold: str) -> None:
+    asked = "¿Cuál es el nombre de la persona que compró la tetera en el mercado de la ciudad?"
+    assert score("exact_match", f"<answer>{answer}</answer>", [gold], question=asked).value == 1.0
+    for name in ("Son Heung-min", "ES 40"):
+        assert score("exact_match", f"<answer>{name}</answer>", [name], question="Who is it?").value == 1.0
+        assert score("exact_match", f"<answer>{name}</answer>", [name[4:]], question="Who is it?").value == 0.0
+
+
 @pytest.mark.parametrize("code", ["de", "es"])
 @pytest.mark.parametrize("answer", ["1.234", "1.234 Kronen", "1.234 coronas.", "1.234,00", "1234,00 Kronen", "1234"])
 def test_points_group_digits_in_german_and_spanish_alone(code: str, answer: str) -> None:

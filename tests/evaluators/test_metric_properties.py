@@ -83,7 +83,7 @@ FORMS: dict[str, Callable[[list[str]], str]] = {
 @pytest.mark.parametrize("metric", SETS)
 @settings(max_examples=40, deadline=None)
 @given(gold=_NAMES, others=_NAMES, order=st.randoms(use_true_random=False))
-@example(gold=["AA", "AB", "ES"], others=["AA"], order=random.Random(0))  # "ES" first, which is no Spanish verb
+@example(gold=["AA", "AB", "ES"], others=["AA"], order=random.Random(0))  # "ES" first, in Spanish a verb
 def test_order_and_form_leave_set_metrics_alone(
     metric: str, gold: list[str], others: list[str], order: random.Random
 ) -> None:

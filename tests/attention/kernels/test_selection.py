@@ -85,8 +85,8 @@ def test_a_share_of_a_long_row_is_found_in_pieces(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("columns", [129, 256, 330])
-@pytest.mark.parametrize("count", [0, 1, 12, 100, 400])
+@pytest.mark.parametrize("columns", [129, 330])
+@pytest.mark.parametrize("count", [0, 12, 400])
 def test_long_rows_are_divided_among_programs(columns: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from sparse_tasks.attention.kernels.triton import selection as kernels
 

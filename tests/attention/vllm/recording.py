@@ -14,6 +14,8 @@ class RecordingWorker(SparseWorker):
 
     def _join(self, recorder: Recorder | None) -> None:
         super()._join(self._record)
+        if not self._sparse._whole:
+            raise RuntimeError("this model is not recorded whole")
 
     def _record(self, compute: Compute[Found]) -> Compute[Found]:
         def play() -> Found:
